@@ -1,0 +1,9 @@
+//! Traits only: what a stage is to the engine, and what the engine is to a stage.
+
+mod context;
+mod signature;
+mod stage;
+
+pub use context::{CancelToken, InputFile, Previous, StageContext};
+pub use signature::{Arity, InputPort, OutputPort, Signature, Work};
+pub use stage::{Catalog, Done, ParamFault, SimulatorInfo, Stage, StageError, parse_params};

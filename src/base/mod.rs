@@ -1,0 +1,7 @@
+//! Ground floor: digests, canonical JSON, files, processes and clocks. Knows nothing of workflows.
+
+pub mod canonical;
+pub mod clock;
+pub mod digest;
+pub mod files;
+pub mod suggest;

@@ -1,0 +1,1 @@
+//! The command line: arguments as typed, resolved options, one file per command. Imports everything, imported by nobody.

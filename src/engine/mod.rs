@@ -1,0 +1,1 @@
+//! The only module that knows graph, key, store and exec: plan, node states, scheduler, run.

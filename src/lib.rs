@@ -1,0 +1,24 @@
+//! `flow`: make for LLM-inference benchmark and data pipelines.
+//!
+//! A workflow, declared in JSON ([`front`]) or Rust, is expanded to a graph of nodes; each node's identity is a digest of everything
+//! that decides its result; results live in a content-addressed store; only what changed runs again.
+//! The modules below are layers: each imports only those above it.
+
+pub mod error;
+
+pub mod api;
+pub mod base;
+pub mod event;
+pub mod model;
+
+pub use error::{Error, Result};
+
+pub mod front;
+pub mod graph;
+pub mod key;
+pub mod store;
+pub mod exec;
+pub mod stage;
+pub mod engine;
+pub mod observe;
+pub mod cli;

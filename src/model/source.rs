@@ -1,0 +1,47 @@
+//! Source files and places in them. Unaware of JSON.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Which source file, as an index into [`Sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub u32);
+
+/// One file that declared something.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// As the user would name it: relative to the workspace root where it lies inside.
+    pub name: String,
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// Its text; empty for a workflow made in Rust.
+    pub text: Arc<str>,
+}
+
+/// All source files of one load, the root's first.
+#[derive(Clone, Debug, Default)]
+pub struct Sources(pub Vec<Source>);
+
+impl Sources {
+    /// Adds a file.
+    pub fn add(&mut self, source: Source) -> SourceId {
+        self.0.push(source);
+        SourceId(self.0.len() as u32 - 1)
+    }
+
+    /// The file with this id.
+    pub fn get(&self, id: SourceId) -> &Source {
+        &self.0[id.0 as usize]
+    }
+}
+
+/// A byte range of a source file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The file.
+    pub source: SourceId,
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}

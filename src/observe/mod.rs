@@ -1,0 +1,1 @@
+//! Consumers of events: console, progress bar, JSON lines, run records. Unaware of the engine.

@@ -1,0 +1,6 @@
+//! Fetching over HTTP.
+
+use crate::api::Catalog;
+
+/// Adds this domain's stages.
+pub fn register(_catalog: &mut Catalog) {}

@@ -1,0 +1,25 @@
+//! The built-in stages, registered in one catalog. They see inputs, outputs and parameters; never the store or the engine.
+
+pub mod archive;
+pub mod http;
+pub mod inferencemax;
+pub mod report;
+pub mod sim;
+pub mod table;
+
+#[cfg(test)]
+pub(crate) mod harness;
+
+use crate::api::Catalog;
+
+/// Every built-in stage and simulator.
+pub fn catalog() -> Catalog {
+    let mut catalog = Catalog::default();
+    archive::register(&mut catalog);
+    http::register(&mut catalog);
+    inferencemax::register(&mut catalog);
+    report::register(&mut catalog);
+    sim::register(&mut catalog);
+    table::register(&mut catalog);
+    catalog
+}

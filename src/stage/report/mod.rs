@@ -1,0 +1,6 @@
+//! Reports from templates.
+
+use crate::api::Catalog;
+
+/// Adds this domain's stages.
+pub fn register(_catalog: &mut Catalog) {}

@@ -1,1 +1,24 @@
 //! Pure: expansion of a workflow to nodes, the DAG, selection, drawing. Unaware of keys, stores and running.
+//!
+//! `scope` flattens includes, `eval` resolves references, `matrix` makes combinations, `expand` turns steps into nodes,
+//! `link` connects plain paths to the nodes that make them and finds cycles, `select` picks targets, `draw` shows the result.
+
+pub mod draw;
+mod eval;
+mod expand;
+mod link;
+mod matrix;
+mod node;
+pub mod pattern;
+mod scope;
+mod select;
+mod value;
+
+pub use expand::{Expansion, expand};
+pub use node::{
+    Arg, CommandIo, Graph, Input, Item, Node, NodeAction, NodeIx, Output, ServiceAction, ServiceIx,
+    ServiceNode, ShellPart,
+};
+pub use pattern::{Entry, Listing, NoFiles};
+pub use select::{Selection, matcher, one, select, select_all};
+pub use value::{Fill, Identity, Late, Seg, Text, Value};

@@ -1,0 +1,1 @@
+//! Drawing a graph: text, dot, mermaid, JSON, SVG.

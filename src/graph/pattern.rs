@@ -1,0 +1,389 @@
+//! Path patterns: matching declared paths, walking directories, and whether two patterns can meet. Unaware of nodes.
+
+use std::collections::BTreeSet;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Last component.
+    pub name: String,
+    /// A directory (links followed).
+    pub dir: bool,
+}
+
+/// What expansion may know of the file system.
+pub trait Listing {
+    /// Entries of a directory (relative to the root, or absolute), in any order; empty if there is none.
+    fn list(&self, dir: &str) -> Vec<Entry>;
+    /// Whether a regular file is there.
+    fn is_file(&self, path: &str) -> bool;
+    /// Whether a directory is there.
+    fn is_dir(&self, path: &str) -> bool;
+    /// Whether an earlier run published the path for a step of one of this graph's files.
+    fn published(&self, path: &str) -> bool;
+    /// A variable of the environment in which flow runs.
+    fn env(&self, name: &str) -> Option<String>;
+    /// True for paths that never match: the cache, `.flow`, `.git`.
+    fn hidden(&self, path: &str) -> bool;
+}
+
+/// An empty file system.
+pub struct NoFiles;
+
+impl Listing for NoFiles {
+    fn list(&self, _dir: &str) -> Vec<Entry> {
+        Vec::new()
+    }
+    fn is_file(&self, _path: &str) -> bool {
+        false
+    }
+    fn is_dir(&self, _path: &str) -> bool {
+        false
+    }
+    fn published(&self, _path: &str) -> bool {
+        false
+    }
+    fn env(&self, _name: &str) -> Option<String> {
+        None
+    }
+    fn hidden(&self, _path: &str) -> bool {
+        false
+    }
+}
+
+/// A path, or a pattern of paths.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    /// As shown and as part of the key.
+    pub text: String,
+    /// The path, if it holds no wildcard.
+    pub literal: Option<String>,
+    /// Ends in `/`: directories only.
+    pub dirs: bool,
+    tokens: Vec<Token>,
+    matcher: Option<GlobMatcher>,
+}
+
+/// A unit of a pattern, for [`can_meet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Char(char),
+    /// One character but `/`.
+    AnyOne,
+    /// Any run without `/`.
+    Star,
+    /// Any run.
+    Anything,
+}
+
+/// A piece of text from which a pattern is put together.
+pub enum Piece<'a> {
+    /// May hold wildcards.
+    Wild(&'a str),
+    /// Taken literally.
+    Plain(&'a str),
+    /// Unknown text (for [`Pattern::shape`]).
+    Unknown,
+}
+
+impl Pattern {
+    /// Puts a pattern together. `Err` is the message of the glob parser.
+    pub fn new(pieces: &[Piece<'_>]) -> Result<Self, String> {
+        let mut glob = String::new();
+        let mut plain = String::new();
+        let mut wild = false;
+        for piece in pieces {
+            match piece {
+                Piece::Wild(text) => {
+                    wild |= text.contains(['*', '?', '[', '{']);
+                    glob.push_str(text);
+                    plain.push_str(text);
+                }
+                Piece::Plain(text) => {
+                    glob.push_str(&globset::escape(text));
+                    plain.push_str(text);
+                }
+                Piece::Unknown => {
+                    wild = true;
+                    glob.push_str("**");
+                    plain.push_str("**");
+                }
+            }
+        }
+        let dirs = plain.ends_with('/');
+        if !wild {
+            let path = normal(&plain);
+            let tokens = path.chars().map(Token::Char).collect();
+            return Ok(Self { text: plain, literal: Some(path), dirs, tokens, matcher: None });
+        }
+        let glob = normal(&glob);
+        let matcher = GlobBuilder::new(&glob)
+            .literal_separator(true)
+            .backslash_escape(true)
+            .build()
+            .map_err(|e| e.kind().to_string())?
+            .compile_matcher();
+        Ok(Self { text: plain, literal: None, dirs, tokens: tokens(&glob), matcher: Some(matcher) })
+    }
+
+    /// A pattern that covers every text the pieces could become; for [`Pattern::can_meet`] only.
+    pub fn shape(pieces: &[Piece<'_>], dir: bool) -> Vec<u32> {
+        let mut out = Vec::new();
+        for piece in pieces {
+            match piece {
+                Piece::Wild(text) | Piece::Plain(text) => out.extend(text.chars().map(|c| c as u32)),
+                Piece::Unknown => out.push(ANYTHING),
+            }
+        }
+        while out.last() == Some(&('/' as u32)) {
+            out.pop();
+        }
+        if dir {
+            out.push(ANYTHING);
+        }
+        out
+    }
+
+    /// Whether a path of the given [`shape`](Self::shape) could match.
+    pub fn can_meet(&self, shape: &[u32]) -> bool {
+        let other: Vec<Token> = shape
+            .iter()
+            .map(|&c| {
+                if c == ANYTHING {
+                    Token::Anything
+                } else {
+                    Token::Char(char::from_u32(c).unwrap_or('\u{fffd}'))
+                }
+            })
+            .collect();
+        can_meet(&self.tokens, &other)
+    }
+
+    /// Whether `path` (normalized, no trailing slash) matches.
+    pub fn matches(&self, path: &str) -> bool {
+        match (&self.literal, &self.matcher) {
+            (Some(literal), _) => literal == path,
+            (None, Some(matcher)) => matcher.is_match(path) && visible(&self.text, path),
+            (None, None) => false,
+        }
+    }
+
+    /// The directory before the first wildcard.
+    pub fn fixed_dir(&self) -> String {
+        match &self.literal {
+            Some(path) => parent(path).to_owned(),
+            None => {
+                let text = normal(&self.text);
+                let wild = text.find(['*', '?', '[', '{']).unwrap_or(text.len());
+                parent(&text[..wild]).to_owned()
+            }
+        }
+    }
+
+    /// Matching files (or directories) that lie on disk, sorted by code point.
+    pub fn walk(&self, listing: &dyn Listing) -> Vec<String> {
+        let mut found = BTreeSet::new();
+        match &self.literal {
+            Some(path) => {
+                if if self.dirs { listing.is_dir(path) } else { listing.is_file(path) } {
+                    found.insert(path.clone());
+                }
+            }
+            None => self.walk_into(&self.fixed_dir(), listing, &mut found, 0),
+        }
+        found.into_iter().collect()
+    }
+
+    fn walk_into(&self, dir: &str, listing: &dyn Listing, found: &mut BTreeSet<String>, depth: usize) {
+        if depth > 64 {
+            return;
+        }
+        for entry in listing.list(dir) {
+            let path = join(dir, &entry.name);
+            if listing.hidden(&path) {
+                continue;
+            }
+            if entry.dir == self.dirs && self.matches(&path) {
+                found.insert(path.clone());
+            }
+            if entry.dir {
+                let mut below: Vec<u32> = path.chars().map(|c| c as u32).collect();
+                below.extend(['/' as u32, ANYTHING]);
+                if self.can_meet(&below) {
+                    self.walk_into(&path, listing, found, depth + 1);
+                }
+            }
+        }
+    }
+
+    /// The part of `path` after the fixed directory: `${matrix.AXIS.rel}`.
+    pub fn rel<'p>(&self, path: &'p str) -> &'p str {
+        let dir = self.fixed_dir();
+        path.strip_prefix(&dir).map_or(path, |rest| rest.trim_start_matches('/'))
+    }
+}
+
+const ANYTHING: u32 = u32::MAX;
+
+/// Text form of a path: no `./`, no doubled or trailing slashes, `a/../b` is `b`.
+pub fn normal(path: &str) -> String {
+    crate::base::files::normalize(std::path::Path::new(path)).to_string_lossy().into_owned()
+}
+
+/// `dir/name`, where an empty `dir` is the root.
+pub fn join(dir: &str, name: &str) -> String {
+    match dir {
+        "" => name.to_owned(),
+        "/" => format!("/{name}"),
+        _ => format!("{dir}/{name}"),
+    }
+}
+
+/// All before the last slash; empty if there is none.
+pub fn parent(path: &str) -> &str {
+    match path.rfind('/') {
+        Some(0) => "/",
+        Some(at) => &path[..at],
+        None => "",
+    }
+}
+
+/// Wildcards do not match a leading dot of a component, as in a shell.
+fn visible(pattern: &str, path: &str) -> bool {
+    !path.split('/').any(|part| part.starts_with('.') && part != ".." && !pattern.contains(part))
+}
+
+fn tokens(glob: &str) -> Vec<Token> {
+    let mut out = Vec::new();
+    let mut chars = glob.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' if chars.peek() == Some(&'*') => {
+                while chars.peek() == Some(&'*') {
+                    chars.next();
+                }
+                // `**/` also matches nothing at all
+                if chars.peek() == Some(&'/') {
+                    chars.next();
+                }
+                out.push(Token::Anything);
+            }
+            '*' => out.push(Token::Star),
+            '?' => out.push(Token::AnyOne),
+            // a class or a choice: covered by the widest thing it could be
+            '[' => {
+                let mut first = true;
+                for c in chars.by_ref() {
+                    if c == ']' && !first {
+                        break;
+                    }
+                    first = first && (c == '!' || c == '^');
+                }
+                out.push(Token::AnyOne);
+            }
+            '{' => {
+                let mut depth = 1;
+                for c in chars.by_ref() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' => depth -= 1,
+                        _ => {}
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                out.push(Token::Anything);
+            }
+            '\\' => out.extend(chars.next().map(Token::Char)),
+            c => out.push(Token::Char(c)),
+        }
+    }
+    out
+}
+
+/// Whether some text matches both token lists.
+fn can_meet(a: &[Token], b: &[Token]) -> bool {
+    let width = b.len() + 1;
+    let mut seen = vec![false; (a.len() + 1) * width];
+    let mut stack = vec![(0usize, 0usize)];
+    while let Some((i, j)) = stack.pop() {
+        if std::mem::replace(&mut seen[i * width + j], true) {
+            continue;
+        }
+        if i == a.len() && j == b.len() {
+            return true;
+        }
+        let run = |t: Option<&Token>| matches!(t, Some(Token::Star | Token::Anything));
+        if run(a.get(i)) {
+            stack.push((i + 1, j));
+        }
+        if run(b.get(j)) {
+            stack.push((i, j + 1));
+        }
+        if let (Some(&x), Some(&y)) = (a.get(i), b.get(j))
+            && share_a_char(x, y)
+        {
+            let next_i = if run(Some(&x)) { i } else { i + 1 };
+            let next_j = if run(Some(&y)) { j } else { j + 1 };
+            stack.push((next_i, next_j));
+            if next_i == i && next_j == j {
+                continue;
+            }
+        }
+    }
+    false
+}
+
+fn share_a_char(a: Token, b: Token) -> bool {
+    match (a, b) {
+        (Token::Char(x), Token::Char(y)) => x == y,
+        (Token::Char('/'), Token::Star | Token::AnyOne) | (Token::Star | Token::AnyOne, Token::Char('/')) => {
+            false
+        }
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wild(text: &str) -> Pattern {
+        Pattern::new(&[Piece::Wild(text)]).unwrap()
+    }
+
+    #[test]
+    fn star_stays_in_its_component_and_hides_dot_files() {
+        let p = wild("out/*.json");
+        assert!(p.matches("out/a.json"));
+        assert!(!p.matches("out/b/a.json"));
+        assert!(!p.matches("out/.a.json"));
+        assert!(wild("out/**/*.json").matches("out/x/y/a.json"));
+        assert!(wild("out/**/*.json").matches("out/a.json"));
+        assert_eq!(wild("out/x/*/y.json").fixed_dir(), "out/x");
+    }
+
+    #[test]
+    fn referenced_text_is_literal() {
+        let p = Pattern::new(&[Piece::Plain("a[1]"), Piece::Wild("/*.json")]).unwrap();
+        assert!(p.matches("a[1]/x.json"));
+        assert!(!p.matches("a1/x.json"));
+    }
+
+    #[test]
+    fn meeting() {
+        let raw = wild("out/*.json");
+        let below = Pattern::shape(&[Piece::Plain("out/clean/"), Piece::Unknown], false);
+        assert!(!raw.can_meet(&below));
+        let beside = Pattern::shape(&[Piece::Plain("out/"), Piece::Unknown, Piece::Plain(".json")], false);
+        assert!(raw.can_meet(&beside));
+        let csv = Pattern::shape(&[Piece::Plain("out/"), Piece::Unknown, Piece::Plain(".csv")], false);
+        assert!(!raw.can_meet(&csv));
+        let dir = Pattern::shape(&[Piece::Plain("out/versions/")], true);
+        assert!(wild("out/**/*.json").can_meet(&dir));
+        assert!(!raw.can_meet(&Pattern::shape(&[Piece::Plain("out/versions/")], true)));
+    }
+}

@@ -80,7 +80,7 @@ pub struct StageContext<'a> {
     /// What differs on every run (times, addresses, ETags): kept in the run record, in no output.
     pub record: Map<String, Value>,
     /// Takes log lines.
-    pub log: &'a mut dyn FnMut(&str),
+    pub log: &'a mut (dyn FnMut(&str) + Send),
     /// The runtime for waiting work.
     pub runtime: &'a tokio::runtime::Handle,
 }

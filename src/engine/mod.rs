@@ -1,1 +1,32 @@
 //! The only module that knows graph, key, store and exec: plan, node states, scheduler, run.
+//!
+//! `project` opens a workflow in its workspace; `evaluate` decides what a node needs; `plan` shows that without running;
+//! `run` coordinates: it evaluates nodes whose producers are done, hands jobs to threads (`attempt`), and takes their results.
+//! `collect` and `publish` are the commit; `recover` undoes what a killed run left; `schedule` is the pure resource model.
+
+mod attempt;
+mod clean;
+mod collect;
+mod command;
+mod evaluate;
+mod facts;
+mod fill;
+mod listing;
+mod options;
+mod plan;
+mod project;
+mod publish;
+mod query;
+mod recover;
+mod run;
+mod schedule;
+mod services;
+mod session;
+
+pub use clean::{CleanReport, clean};
+pub use options::{Force, RunOptions, RunSummary};
+pub use plan::{PlanStatus, PlannedNode, plan};
+pub use project::{OpenRequest, Project, locked};
+pub use query::{Explanation, NodeListing, Why, explain, list, orphans, source_key, why};
+pub use run::run;
+pub use session::{Interrupts, Session};

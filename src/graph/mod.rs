@@ -19,6 +19,6 @@ pub use node::{
     Arg, CommandIo, Graph, Input, Item, Node, NodeAction, NodeIx, Output, ServiceAction, ServiceIx,
     ServiceNode, ShellPart,
 };
-pub use pattern::{Entry, Listing, NoFiles};
+pub use pattern::{Entry, Listing, NoFiles, Pattern, Piece};
 pub use select::{Selection, matcher, one, select, select_all};
 pub use value::{Fill, Identity, Late, Seg, Text, Value};

@@ -1,0 +1,153 @@
+//! One attempt of a command: where its outputs go, its environment, and what its end means.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::attempt::{Failure, LogFile};
+use super::collect::Made;
+use super::fill::Running;
+use super::recover;
+use super::services::plain;
+use super::session::Session;
+use crate::api::CancelToken;
+use crate::error::{Error, Kind, Result};
+use crate::exec::{CommandJob, Exit, run_command};
+use crate::graph::{Late, Node, NodeAction};
+
+/// Decides where each output of a command goes: to scratch if the command asks for `${outputs.N}`, else to the declared place.
+pub(super) fn places(session: &Session, node: &Node, attempt: &Path) -> Result<Vec<Made>> {
+    let mut asked: HashSet<String> = HashSet::new();
+    let mut note = |late: &Late| {
+        if let Late::Output(name) = late {
+            asked.insert(name.clone());
+        }
+    };
+    node.action.for_each_late(&mut note);
+    node.env.values().for_each(|value| value.for_each_late(&mut note));
+    asked.extend(node.action.io().and_then(|io| io.stdout.clone()));
+    let mut made = Vec::new();
+    let mut direct = Vec::new();
+    for (index, output) in node.outputs.iter().enumerate() {
+        let place = session.project.root.join(&output.path);
+        if asked.contains(&output.name) || output.append {
+            made.push(scratch_place(attempt, index, &output.path, output.dir)?);
+        } else {
+            if let Some(parent) = place.parent() {
+                std::fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+            }
+            direct.push(place.clone());
+            made.push(Made { path: place, direct: true, precreated: false });
+        }
+    }
+    recover::set_aside(&session.project, attempt, &direct)?;
+    Ok(made)
+}
+
+/// A scratch path that keeps the output's own name; a directory is made, empty.
+pub(super) fn scratch_place(attempt: &Path, index: usize, path: &str, dir: bool) -> Result<Made> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let parent = attempt.join(format!("out-{index}"));
+    let path = parent.join(name);
+    let create = if dir { &path } else { &parent };
+    std::fs::create_dir_all(create).map_err(|e| Error::io("create", create, e))?;
+    Ok(Made { path, direct: false, precreated: dir })
+}
+
+/// Runs the command to its end.
+pub(super) fn run(
+    session: &Session,
+    node: &Node,
+    running: &Running,
+    cancel: &CancelToken,
+    log: &mut LogFile<'_>,
+) -> std::result::Result<(), Failure> {
+    let argv = running.argv(&node.action).map_err(Failure::new)?;
+    let io = node.action.io().cloned().unwrap_or_default();
+    let root = &session.project.root;
+    let cwd = io.cwd.as_ref().map_or_else(|| root.clone(), |cwd| root.join(cwd));
+    let stdin: Option<PathBuf> =
+        io.stdin.as_ref().and_then(|name| running.inputs.get(name)?.first().map(|file| root.join(&file.path)));
+    let stdout = io.stdout.as_ref().and_then(|name| running.outputs.get(name).cloned());
+    let env = environment(session, node, running).map_err(Failure::new)?;
+    let guard = session.guard().map_err(Failure::from)?;
+    let mut lines = |line: &str| log.line(line);
+    let job = CommandJob {
+        argv,
+        env,
+        cwd,
+        stdin,
+        stdout,
+        timeout: node.timeout,
+        cancel,
+        kill_now: &session.interrupts.kill,
+        log: &mut lines,
+        masker: &session.masker,
+    };
+    let exit = run_command(job, guard).map_err(|error| Failure {
+        hints: error.hints.clone(),
+        ..Failure::new(error.message.clone())
+    })?;
+    match exit {
+        Exit::Ok => Ok(()),
+        Exit::Code(code) => Err(Failure::retryable(format!("exit status {code}"))),
+        Exit::Signal(_, name) => Err(Failure::retryable(format!("killed by {name}"))),
+        Exit::TimedOut(limit) => {
+            Err(Failure::retryable(format!("timed out after {:.3} s", limit.as_secs_f64())))
+        }
+        Exit::Cancelled => Err(Failure { cancelled: true, ..Failure::new("cancelled") }),
+    }
+}
+
+fn environment(
+    session: &Session,
+    node: &Node,
+    running: &Running,
+) -> std::result::Result<Vec<(String, String)>, String> {
+    use crate::graph::Fill;
+    let mut env = session.base_env();
+    let mut set = |name: &str, value: String| {
+        env.retain(|(known, _)| known != name);
+        env.push((name.to_owned(), value));
+    };
+    for name in &node.pass_env {
+        if let Ok(value) = std::env::var(name) {
+            set(name, value);
+        }
+    }
+    for (name, value) in &node.env {
+        let filled = value.fill(running as &dyn Fill).map_err(|e| format!("environment variable {name}: {e}"))?;
+        set(name, plain(&filled));
+    }
+    Ok(env)
+}
+
+/// Whether a node is a command.
+pub(super) fn is_command(node: &Node) -> bool {
+    !matches!(node.action, NodeAction::Stage { .. })
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { kind: error.kind, hints: error.hints, ..Self::new(error.message) }
+    }
+}
+
+impl Failure {
+    /// A failure that would only repeat.
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Step,
+            message: message.into(),
+            hints: Vec::new(),
+            tail: Vec::new(),
+            retryable: false,
+            retry_after: None,
+            cancelled: false,
+        }
+    }
+
+    /// A failure that may pass.
+    pub(super) fn retryable(message: impl Into<String>) -> Self {
+        Self { retryable: true, ..Self::new(message) }
+    }
+}

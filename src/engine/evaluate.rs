@@ -1,0 +1,216 @@
+//! What a node needs, once its producers are done: nothing, its bytes, a check, or a run - and why.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::facts::{FactFinder, Missing, Outputs};
+use super::options::{Force, RunOptions};
+use super::project::Project;
+use crate::base::clock;
+use crate::base::digest::Digest;
+use crate::error::{Error, Result};
+use crate::graph::{Node, Output, matcher};
+use crate::key::{self, Components, Facts, Reason};
+use crate::model::{Artifact, Policy};
+use crate::store::{Content, ResultRecord};
+
+/// A node's key and what it stands for.
+pub(super) struct Keyed {
+    pub(super) key: Digest,
+    pub(super) manifest: Components,
+    pub(super) facts: Facts,
+}
+
+/// What a node needs.
+pub(super) enum Verdict {
+    /// A one-file input is absent.
+    Absent,
+    /// The recorded result stands. `differing`: outputs that are not in place, with the reason.
+    Hit { keyed: Keyed, record: Arc<ResultRecord>, differing: Vec<(usize, Reason)>, stale: bool },
+    /// The stage has to be asked.
+    Check { keyed: Keyed, record: Arc<ResultRecord> },
+    /// It has to run.
+    Run { keyed: Keyed, reason: Reason },
+    /// It cannot run.
+    Fault(Error),
+}
+
+/// Decides about one node.
+pub(super) fn evaluate(
+    project: &Project,
+    finder: &FactFinder,
+    options: &RunOptions,
+    node: &Node,
+    outputs: &dyn Outputs,
+) -> Verdict {
+    match decide(project, finder, options, node, outputs) {
+        Ok(verdict) => verdict,
+        Err(error) => Verdict::Fault(error),
+    }
+}
+
+fn decide(
+    project: &Project,
+    finder: &FactFinder,
+    options: &RunOptions,
+    node: &Node,
+    outputs: &dyn Outputs,
+) -> Result<Verdict> {
+    let facts = match finder.facts(project, node, outputs) {
+        Ok(facts) => facts,
+        Err(Missing::Absent) => return Ok(Verdict::Absent),
+        Err(Missing::Input(path)) => {
+            return Err(Error::step(format!("input {path} is not there, and no step makes it"))
+                .hint("check the path (relative to the workspace root), or declare it as an output of a step"));
+        }
+        Err(Missing::Fault(error)) => return Err(error),
+    };
+    let manifest = key::manifest(&project.graph, node, &facts);
+    let key = key::hash(&project.graph, node, &facts);
+    let keyed = Keyed { key, manifest, facts };
+    let run = |keyed, reason| Ok(Verdict::Run { keyed, reason });
+    if node.policy == Policy::Never {
+        return run(keyed, Reason::Never);
+    }
+    if forced(options, node)? {
+        return run(keyed, Reason::Forced);
+    }
+    if options.no_cache {
+        return run(keyed, Reason::NoCache);
+    }
+    let record = project.store.result(&keyed.key)?.filter(|record| fits(record, node));
+    let Some(record) = record else {
+        let reason = match project.workspace.node(project.name(), &node.id) {
+            None => Reason::NeverRan,
+            Some(row) if row.key == keyed.key => Reason::ResultLost,
+            Some(row) => Reason::Changed(key::changes(&row.manifest, &keyed.manifest)),
+        };
+        return run(keyed, reason);
+    };
+    let ask = match &node.policy {
+        Policy::Validate => true,
+        Policy::FreshFor(span) => {
+            let age = clock::now_ns() - record.checked_at_ns;
+            !(0..span.as_nanos() as i64).contains(&age)
+        }
+        _ => false,
+    };
+    if ask && !options.offline {
+        return Ok(Verdict::Check { keyed, record });
+    }
+    let differing = differing(project, finder, node, &record)?;
+    Ok(Verdict::Hit { keyed, record, differing, stale: ask })
+}
+
+/// Whether `--force` means this node.
+fn forced(options: &RunOptions, node: &Node) -> Result<bool> {
+    Ok(match &options.force {
+        Force::Nothing => false,
+        Force::All => true,
+        Force::Matching(text) => {
+            let matcher = matcher(text)?;
+            node.id == *text || node.step == *text || matcher.is_match(&node.id) || matcher.is_match(&node.step)
+        }
+    })
+}
+
+/// A record has an artifact for every declared output; anything else was written by a broken flow.
+fn fits(record: &ResultRecord, node: &Node) -> bool {
+    node.outputs.iter().all(|output| record.outputs.iter().any(|(name, _)| *name == output.name))
+}
+
+/// The recorded artifacts in the order of the node's outputs.
+pub(super) fn artifacts_of(record: &ResultRecord, node: &Node) -> Vec<Artifact> {
+    node.outputs
+        .iter()
+        .map(|output| {
+            let found = record.outputs.iter().find(|(name, _)| *name == output.name);
+            found.map_or(Artifact::Absent, |(_, artifact)| artifact.clone())
+        })
+        .collect()
+}
+
+/// Outputs whose place does not hold what the record says.
+pub(super) fn differing(
+    project: &Project,
+    finder: &FactFinder,
+    node: &Node,
+    record: &ResultRecord,
+) -> Result<Vec<(usize, Reason)>> {
+    let mut out = Vec::new();
+    for (index, artifact) in artifacts_of(record, node).iter().enumerate() {
+        if let Some(reason) = differs(project, finder, &node.outputs[index], artifact)? {
+            out.push((index, reason));
+        }
+    }
+    Ok(out)
+}
+
+fn differs(project: &Project, finder: &FactFinder, output: &Output, artifact: &Artifact) -> Result<Option<Reason>> {
+    let path = project.root.join(&output.path);
+    if output.append {
+        for (name, entry) in entries(project, artifact)? {
+            let path = path.join(&name);
+            if let Some(reason) = compare(&finder.content(project, &path)?, &entry, &format!("{}/{name}", output.path)) {
+                return Ok(Some(reason));
+            }
+        }
+        return Ok(None);
+    }
+    if *artifact == Artifact::Absent {
+        // only a file of our own is in the way
+        let ours = project.workspace.published_path(&output.path);
+        let there = ours && finder.content(project, &path)?.is_some();
+        return Ok(there.then(|| Reason::OutputChanged(output.path.clone())));
+    }
+    Ok(compare(&finder.content(project, &path)?, artifact, &output.path))
+}
+
+fn compare(content: &Option<Arc<Content>>, artifact: &Artifact, path: &str) -> Option<Reason> {
+    match content {
+        None => Some(Reason::OutputMissing(path.to_owned())),
+        Some(content) if content.artifact == *artifact => None,
+        Some(_) => Some(Reason::OutputChanged(path.to_owned())),
+    }
+}
+
+/// Top-level entries of what a node contributes to an append directory.
+pub(super) fn entries(project: &Project, artifact: &Artifact) -> Result<Vec<(String, Artifact)>> {
+    use crate::model::{TreeEntry, TreeEntryKind};
+    let Some(digest) = artifact.digest() else { return Ok(Vec::new()) };
+    let Some(tree) = project.store.tree(&digest)? else { return Ok(Vec::new()) };
+    let mut out: Vec<(String, Vec<TreeEntry>)> = Vec::new();
+    let mut files = Vec::new();
+    for entry in tree {
+        match entry.path.split_once('/') {
+            None => match entry.kind {
+                TreeEntryKind::File { digest, size, exec } => {
+                    files.push((entry.path, Artifact::File { digest, size, exec }));
+                }
+                TreeEntryKind::Dir => files.push((entry.path, crate::store::tree_artifact(&[]))),
+                TreeEntryKind::Link { .. } => {}
+            },
+            Some((top, rest)) => {
+                let inner = TreeEntry { path: rest.to_owned(), kind: entry.kind };
+                match out.last_mut() {
+                    Some((name, list)) if name == top => list.push(inner),
+                    _ => out.push((top.to_owned(), vec![inner])),
+                }
+            }
+        }
+    }
+    files.extend(out.into_iter().map(|(name, list)| (name, crate::store::tree_artifact(&list))));
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(files)
+}
+
+/// Every path that a look at `node` will ask for: to be prefetched together.
+pub(super) fn paths(project: &Project, node: &Node) -> Vec<PathBuf> {
+    use crate::graph::Item;
+    let outputs = node.outputs.iter().filter(|output| !output.append).map(|output| project.root.join(&output.path));
+    let inputs = node.inputs.iter().flat_map(|input| &input.items).filter_map(|item| match item {
+        Item::Source { path, inside } if inside.is_empty() => Some(project.root.join(path)),
+        _ => None,
+    });
+    outputs.chain(inputs).collect()
+}

@@ -1,0 +1,316 @@
+//! Facts for keys: passed variables, tools, service identities, hardware, input contents. Each is found once per run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+
+use super::project::Project;
+use crate::base::digest::Digest;
+use crate::base::files::{self, Stat};
+use crate::error::{Error, Result};
+use crate::graph::{Item, Node, NodeIx, Pattern, ServiceIx};
+use crate::key::{Facts, InputFact, service_identity};
+use crate::model::{Artifact, Policy, Tool};
+use crate::store::Content;
+
+/// Where the engine keeps what it knows of node outputs, for the facts of their consumers.
+pub(super) trait Outputs {
+    /// The artifacts of a node that is done, in the order of its outputs.
+    fn artifacts(&self, node: NodeIx) -> Option<&[Artifact]>;
+}
+
+/// A node whose facts could not be made.
+#[derive(Debug)]
+pub(super) enum Missing {
+    /// A one-file input is absent: the node has nothing to do.
+    Absent,
+    /// An input file is not there and nobody makes it.
+    Input(String),
+    /// A tool, a probe or a file could not be read.
+    Fault(Error),
+}
+
+/// Finds facts and remembers them for the run.
+#[derive(Default)]
+pub(super) struct FactFinder {
+    tools: Mutex<HashMap<String, std::result::Result<String, String>>>,
+    services: Mutex<HashMap<ServiceIx, Digest>>,
+    contents: Mutex<HashMap<PathBuf, Option<Arc<Content>>>>,
+    hardware: std::sync::OnceLock<String>,
+}
+
+impl FactFinder {
+    /// Content of a path, looked at once per run.
+    pub(super) fn content(&self, project: &Project, path: &Path) -> Result<Option<Arc<Content>>> {
+        if let Some(known) = lock(&self.contents).get(path) {
+            return Ok(known.clone());
+        }
+        let content = project.workspace.content(path)?.map(Arc::new);
+        lock(&self.contents).insert(path.to_owned(), content.clone());
+        Ok(content)
+    }
+
+    /// Looks at many paths at once, in parallel.
+    pub(super) fn prefetch(&self, project: &Project, paths: Vec<PathBuf>) {
+        let found = project.workspace.contents(&paths);
+        let mut contents = lock(&self.contents);
+        for (path, content) in paths.into_iter().zip(found) {
+            if let Ok(content) = content {
+                contents.insert(path, content.map(Arc::new));
+            }
+        }
+    }
+
+    /// A path was written, or seen to change: look again.
+    pub(super) fn forget(&self, path: &Path) {
+        lock(&self.contents).remove(path);
+    }
+
+    /// All facts of a node whose producers are done.
+    pub(super) fn facts(
+        &self,
+        project: &Project,
+        node: &Node,
+        outputs: &dyn Outputs,
+    ) -> std::result::Result<Facts, Missing> {
+        let mut facts = Facts {
+            pass_env: node.pass_env.iter().map(|name| std::env::var(name).ok()).collect(),
+            ..Facts::default()
+        };
+        for tool in &node.tools {
+            facts.tools.push(self.tool(project, tool).map_err(Missing::Fault)?);
+        }
+        for service in &node.services {
+            facts.services.push(self.service(project, *service).map_err(Missing::Fault)?);
+        }
+        if node.policy == Policy::Sample {
+            facts.hardware = Some(self.hardware.get_or_init(hardware).clone());
+        }
+        for input in &node.inputs {
+            let mut files = Vec::with_capacity(input.items.len());
+            for item in &input.items {
+                match self.input(project, item, outputs)? {
+                    Some(fact) => files.push(fact),
+                    None if input.list => {}
+                    None => return Err(Missing::Absent),
+                }
+            }
+            facts.inputs.push(files);
+        }
+        Ok(facts)
+    }
+
+    /// One file of an input; `None` if it is absent.
+    fn input(
+        &self,
+        project: &Project,
+        item: &Item,
+        outputs: &dyn Outputs,
+    ) -> std::result::Result<Option<InputFact>, Missing> {
+        let path = project.graph.item_path(item);
+        let artifact = match item {
+            Item::Made { node, output } => match outputs.artifacts(*node) {
+                Some(artifacts) => artifacts[*output].clone(),
+                None => return Ok(None),
+            },
+            Item::Within { node, output, sub } => {
+                let tree = outputs.artifacts(*node).and_then(|artifacts| artifacts[*output].digest());
+                let Some(tree) = tree else { return Ok(None) };
+                let found = within(project, &tree, sub).map_err(Missing::Fault)?;
+                match found {
+                    Some(artifact) => artifact,
+                    None => return Err(Missing::Input(path)),
+                }
+            }
+            Item::Source { path, inside } => {
+                let absolute = project.root.join(path);
+                if !inside.is_empty() {
+                    self.forget(&absolute);
+                }
+                match self.content(project, &absolute).map_err(Missing::Fault)? {
+                    Some(content) => content.artifact.clone(),
+                    None => return Err(Missing::Input(path.clone())),
+                }
+            }
+        };
+        let Some(digest) = artifact.digest() else { return Ok(None) };
+        let kind = match artifact {
+            Artifact::Tree { .. } => "tree",
+            Artifact::File { exec: true, .. } => "executable",
+            _ => "file",
+        };
+        Ok(Some(InputFact { path: shown(&path), kind, digest }))
+    }
+
+    /// Identity of a tool: content digest of the resolved file, or the text its probe prints.
+    fn tool(&self, project: &Project, tool: &Tool) -> Result<String> {
+        let name = format!("{tool:?}");
+        if let Some(known) = lock(&self.tools).get(&name) {
+            return known.clone().map_err(Error::environment);
+        }
+        let found = match tool {
+            Tool::Program(program) => self.program(project, program),
+            Tool::Version { argv, files } => self.probe(project, argv, files),
+        };
+        lock(&self.tools).insert(name, found.clone());
+        found.map_err(Error::environment)
+    }
+
+    fn program(&self, project: &Project, program: &str) -> std::result::Result<String, String> {
+        let path = resolve(&project.root, program).ok_or_else(|| {
+            format!("tool '{program}' was not found in PATH, and its identity is part of the key")
+        })?;
+        match self.content(project, &path) {
+            Ok(Some(content)) => {
+                content.artifact.digest().map(|d| d.to_string()).ok_or_else(|| format!("tool '{program}' is no file"))
+            }
+            Ok(None) => Err(format!("tool '{program}' vanished from {}", path.display())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Asks a program for its version; with `files`, only when their stats changed.
+    fn probe(&self, project: &Project, argv: &[String], patterns: &[String]) -> std::result::Result<String, String> {
+        let stats = if patterns.is_empty() { None } else { Some(probe_stats(project, patterns)?) };
+        let path = project.workspace.dir().join("probes.json");
+        let mut known: BTreeMap<String, Probe> =
+            std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let name = argv.join("\u{1f}");
+        if let (Some(stats), Some(probe)) = (&stats, known.get(&name))
+            && probe.files == *stats
+        {
+            return Ok(probe.output.clone());
+        }
+        let (program, args) = argv.split_first().ok_or("an empty version command")?;
+        let shown = argv.join(" ");
+        let output = std::process::Command::new(program)
+            .args(args)
+            .current_dir(&project.root)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .map_err(|e| format!("probe `{shown}` could not be started: {e}"))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("probe `{shown}` failed ({}): {}", output.status, text.trim()));
+        }
+        let mut text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if text.is_empty() {
+            text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        }
+        if let Some(files) = stats {
+            known.insert(name, Probe { files, output: text.clone() });
+            let bytes = serde_json::to_vec(&known).map_err(|e| e.to_string())?;
+            files::write_atomic(&path, &bytes).map_err(|e| format!("failed to write {}: {e}", path.display()))?;
+        }
+        Ok(text)
+    }
+
+    /// Identity of a service: its definition, tools and files.
+    fn service(&self, project: &Project, ix: ServiceIx) -> Result<Digest> {
+        if let Some(known) = lock(&self.services).get(&ix) {
+            return Ok(*known);
+        }
+        let service = &project.graph.services[ix];
+        let mut tools = Vec::new();
+        for tool in &service.identity_tools {
+            tools.push(self.tool(project, tool)?);
+        }
+        let mut found = Vec::new();
+        for text in &service.identity_files {
+            for path in matching_files(project, text)? {
+                let content = self.content(project, &project.root.join(&path))?;
+                if let Some(digest) = content.and_then(|c| c.artifact.digest()) {
+                    found.push((shown(&path), digest));
+                }
+            }
+        }
+        let identity = service_identity(service, &tools, &found);
+        lock(&self.services).insert(ix, identity);
+        Ok(identity)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Probe {
+    files: Vec<(String, Stat)>,
+    output: String,
+}
+
+fn probe_stats(project: &Project, patterns: &[String]) -> std::result::Result<Vec<(String, Stat)>, String> {
+    let mut out = Vec::new();
+    for text in patterns {
+        for path in matching_files(project, text).map_err(|e| e.to_string())? {
+            let stat = Stat::following(&project.root.join(&path)).map_err(|e| format!("{path}: {e}"))?;
+            out.push((path, stat));
+        }
+    }
+    Ok(out)
+}
+
+fn matching_files(project: &Project, text: &str) -> Result<Vec<String>> {
+    use crate::graph::Piece;
+    let pattern = Pattern::new(&[Piece::Wild(text)])
+        .map_err(|e| Error::workflow(format!("identity file pattern '{text}': {e}")))?;
+    let disk = super::listing::Disk::new(&project.root, project.store.dir(), Default::default());
+    let found = pattern.walk(&disk);
+    if found.is_empty() {
+        return Err(Error::environment(format!("identity file '{text}' matches nothing")));
+    }
+    Ok(found)
+}
+
+/// A file or directory inside a recorded tree.
+fn within(project: &Project, tree: &Digest, sub: &str) -> Result<Option<Artifact>> {
+    use crate::model::{TreeEntry, TreeEntryKind};
+    let Some(entries) = project.store.tree(tree)? else { return Ok(None) };
+    if let Some(entry) = entries.iter().find(|entry| entry.path == sub)
+        && let TreeEntryKind::File { digest, size, exec } = entry.kind
+    {
+        return Ok(Some(Artifact::File { digest, size, exec }));
+    }
+    let prefix = format!("{sub}/");
+    let inner: Vec<TreeEntry> = entries
+        .into_iter()
+        .filter_map(|entry| {
+            Some(TreeEntry { path: entry.path.strip_prefix(&prefix)?.to_owned(), kind: entry.kind })
+        })
+        .collect();
+    Ok((!inner.is_empty()).then(|| crate::store::tree_artifact(&inner)))
+}
+
+/// A path in a key: as declared, but outside the root only its name.
+fn shown(path: &str) -> String {
+    if path.starts_with('/') || path.starts_with("../") {
+        path.rsplit('/').next().unwrap_or(path).to_owned()
+    } else {
+        path.to_owned()
+    }
+}
+
+/// The file that a program name means.
+pub(super) fn resolve(root: &Path, program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        let path = root.join(program);
+        return path.is_file().then_some(path);
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(program))
+        .find(|path| Stat::following(path).is_ok_and(|stat| stat.executable()))
+}
+
+/// CPU model and number of cores: what a measurement without a GPU depends on.
+fn hardware() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name").map(|rest| rest.trim_start_matches([' ', '\t', ':'])))
+        .unwrap_or("unknown");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("cpu {model} x {cores}")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}

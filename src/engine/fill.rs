@@ -1,0 +1,157 @@
+//! The value rendering: late parts, secrets and paths as they are while a node runs.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use serde_json::Value as Json;
+
+use crate::api::InputFile;
+use crate::graph::{Arg, Fill, Late, NodeAction, ServiceIx, ShellPart, Text};
+use crate::model::ServiceField;
+
+/// Where a running service can be reached.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    pub(super) url: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+/// Everything late of one attempt.
+#[derive(Default)]
+pub(super) struct Running {
+    pub(super) inputs: IndexMap<String, Vec<InputFile>>,
+    pub(super) outputs: HashMap<String, PathBuf>,
+    pub(super) services: HashMap<ServiceIx, Address>,
+    pub(super) port: Option<u16>,
+}
+
+impl Fill for Running {
+    fn late(&self, late: &Late) -> Result<String, String> {
+        let missing = || format!("{} is not known here", late.identity());
+        match late {
+            Late::Service { service, field, .. } => {
+                let address = self.services.get(service).ok_or_else(missing)?;
+                Ok(match field {
+                    ServiceField::Url | ServiceField::Urls => address.url.clone(),
+                    ServiceField::Host => address.host.clone(),
+                    ServiceField::Port => address.port.to_string(),
+                })
+            }
+            Late::ServicePort => self.port.map(|port| port.to_string()).ok_or_else(missing),
+            Late::Output(name) => self.outputs.get(name).map(text_of).ok_or_else(missing),
+            Late::Input(name) => match self.inputs.get(name).map(Vec::as_slice) {
+                Some([file]) => Ok(text_of(&file.path)),
+                _ => Err(missing()),
+            },
+            Late::Device(_) | Late::Shard(_) => Err(missing()),
+        }
+    }
+
+    fn late_list(&self, late: &Late) -> Option<Vec<String>> {
+        match late {
+            Late::Service { service, field: ServiceField::Urls, .. } => {
+                self.services.get(service).map(|address| vec![address.url.clone()])
+            }
+            _ => None,
+        }
+    }
+
+    fn aliased(&self, value: &str, _identity: &str) -> String {
+        value.to_owned()
+    }
+
+    fn secret(&self, name: &str, format: &str) -> Result<Json, String> {
+        match std::env::var(name) {
+            Ok(value) => Ok(Json::String(format.replacen("{}", &value, 1))),
+            Err(_) => Err(format!("secret {name} is not set in the environment")),
+        }
+    }
+
+    fn paths(&self, input: &str, list: bool) -> Result<Json, String> {
+        let files = self.inputs.get(input).map(Vec::as_slice).unwrap_or_default();
+        match (list, files) {
+            (false, [file]) => Ok(Json::String(text_of(&file.path))),
+            _ => Ok(files.iter().map(|file| Json::String(text_of(&file.path))).collect()),
+        }
+    }
+}
+
+impl Running {
+    /// The argument vector of a command.
+    pub(super) fn argv(&self, action: &NodeAction) -> Result<Vec<String>, String> {
+        match action {
+            NodeAction::Stage { name, .. } => Err(format!("{name} is a stage, not a command")),
+            NodeAction::Argv { args, .. } => {
+                let mut argv = Vec::with_capacity(args.len());
+                for arg in args {
+                    match arg {
+                        Arg::One(text) => argv.push(text.fill(self)?),
+                        Arg::Each { before, input, after } => {
+                            let (before, after) = (before.fill(self)?, after.fill(self)?);
+                            for file in self.inputs.get(input).map(Vec::as_slice).unwrap_or_default() {
+                                argv.push(format!("{before}{}{after}", text_of(&file.path)));
+                            }
+                        }
+                    }
+                }
+                Ok(argv)
+            }
+            NodeAction::Shell { shell, parts, .. } => {
+                let mut text = String::new();
+                for part in parts {
+                    match part {
+                        ShellPart::Raw(raw) => text.push_str(raw),
+                        ShellPart::Quoted(value) => text.push_str(&words(&value.fill(self)?)?),
+                    }
+                }
+                Ok(shell.iter().cloned().chain([text]).collect())
+            }
+        }
+    }
+
+    /// Text with its late parts.
+    pub(super) fn text(&self, text: &Text) -> Result<String, String> {
+        text.fill(self)
+    }
+}
+
+/// A value in shell text: each scalar quoted, lists as words.
+fn words(value: &Json) -> Result<String, String> {
+    match value {
+        Json::String(text) => Ok(quoted(text)),
+        Json::Number(number) => Ok(number.to_string()),
+        Json::Bool(flag) => Ok(flag.to_string()),
+        Json::Array(items) => Ok(items.iter().map(words).collect::<Result<Vec<_>, _>>()?.join(" ")),
+        Json::Null => Err("null cannot stand in shell text".to_owned()),
+        Json::Object(_) => Ok(quoted(&value.to_string())),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ',' | ':' | '=' | '@' | '+' | '%');
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+fn text_of(path: &PathBuf) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn shell_words_are_quoted() {
+        assert_eq!(words(&json!("a/b.c")).unwrap(), "a/b.c");
+        assert_eq!(words(&json!("it's $HOME")).unwrap(), r"'it'\''s $HOME'");
+        assert_eq!(words(&json!(["a b", ""])).unwrap(), "'a b' ''");
+        assert!(words(&json!(null)).is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! What a run is asked to do, and what it answers. Unaware of how.
+
+use std::time::Duration;
+
+use crate::base::digest::Digest;
+use crate::error::Kind;
+
+/// Options of a run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// As typed; empty means all.
+    pub targets: Vec<String>,
+    /// CPU slots.
+    pub jobs: usize,
+    /// Go on with what does not need the failed node.
+    pub keep_going: bool,
+    /// Run although the result is known.
+    pub force: Force,
+    /// Neither read nor write results.
+    pub no_cache: bool,
+    /// Do not ask validating stages.
+    pub offline: bool,
+    /// Bring only the targets' outputs into place.
+    pub restore_targets: bool,
+    /// Do not wait for another run of this workspace.
+    pub no_wait: bool,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            targets: Vec::new(),
+            jobs: std::thread::available_parallelism().map_or(1, usize::from),
+            keep_going: false,
+            force: Force::Nothing,
+            no_cache: false,
+            offline: false,
+            restore_targets: false,
+            no_wait: false,
+        }
+    }
+}
+
+/// What to run although its result is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// Nothing.
+    Nothing,
+    /// Every selected node.
+    All,
+    /// Nodes that match.
+    Matching(String),
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct RunSummary {
+    /// Run id.
+    pub run: String,
+    /// Digest of the expanded graph.
+    pub plan_digest: Digest,
+    /// `None` if all went well.
+    pub failure: Option<Kind>,
+    /// Wall time.
+    pub elapsed: Duration,
+}

@@ -1,0 +1,115 @@
+//! A workflow opened in its workspace: declared, expanded, with store and state at hand.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::listing::Disk;
+use crate::api::Catalog;
+use crate::base::digest::Digest;
+use crate::error::{Error, Result};
+use crate::front::{self, LoadRequest, Loaded};
+use crate::graph::{Expansion, Graph, expand};
+use crate::key;
+use crate::store::{LockOutcome, Store, Workspace, WorkspaceLock};
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct OpenRequest {
+    /// Workflow file, profile, parameters; its `root` is the workspace root.
+    pub load: LoadRequest,
+    /// Cache directory; default `cache/` in the root.
+    pub cache: Option<PathBuf>,
+}
+
+/// An open workflow.
+pub struct Project {
+    /// Workspace root, absolute.
+    pub root: PathBuf,
+    /// The declaration.
+    pub loaded: Loaded,
+    /// The stages.
+    pub catalog: Catalog,
+    /// The expanded graph.
+    pub graph: Graph,
+    /// The artifact store.
+    pub store: Arc<Store>,
+    /// The workspace's state.
+    pub workspace: Arc<Workspace>,
+}
+
+impl Project {
+    /// Loads a workflow file and opens it.
+    pub fn open(request: &OpenRequest, catalog: &Catalog) -> Result<Self> {
+        let loaded = front::load(&request.load, catalog)?;
+        Self::with_loaded(loaded, &request.load.root, request.cache.as_deref(), catalog)
+    }
+
+    /// Opens a workflow that was declared already.
+    pub fn with_loaded(loaded: Loaded, root: &Path, cache: Option<&Path>, catalog: &Catalog) -> Result<Self> {
+        let root = root.canonicalize().map_err(|e| Error::io("open the workspace", root, e))?;
+        let cache = cache.map_or_else(|| root.join("cache"), |dir| root.join(dir));
+        let store = Arc::new(Store::open(&cache)?);
+        let workspace = Arc::new(Workspace::open(&store, &root)?);
+        let graph = expand_in(&loaded, &root, &store, &workspace, catalog)?;
+        Ok(Self { root, loaded, catalog: catalog.clone(), graph, store, workspace })
+    }
+
+    /// Expands again: after a wait for another run, directories may have changed.
+    pub fn refresh(&mut self) -> Result<()> {
+        self.workspace = Arc::new(Workspace::open(&self.store, &self.root)?);
+        self.graph = expand_in(&self.loaded, &self.root, &self.store, &self.workspace, &self.catalog)?;
+        Ok(())
+    }
+
+    /// The root workflow file's name: whose rows of the workspace state are meant.
+    pub fn name(&self) -> &str {
+        &self.graph.file
+    }
+
+    /// Digest of the whole expanded graph.
+    pub fn plan_digest(&self) -> Digest {
+        key::plan_digest(&self.graph, &mut (0..self.graph.nodes.len()))
+    }
+}
+
+fn expand_in(loaded: &Loaded, root: &Path, store: &Store, workspace: &Workspace, catalog: &Catalog) -> Result<Graph> {
+    let files: HashSet<&str> = loaded.sources.0.iter().map(|source| source.name.as_str()).collect();
+    let published: HashSet<String> = workspace
+        .published()
+        .into_iter()
+        .filter(|row| !row.append && files.contains(row.file.as_str()))
+        .map(|row| row.path)
+        .collect();
+    let listing = Disk::new(root, store.dir(), published);
+    expand(&Expansion { workflow: &loaded.workflow, sources: &loaded.sources, catalog, listing: &listing })
+}
+
+/// Takes the lock that every writing command holds; waits, or with `no_wait` fails with exit code 4.
+pub fn locked(
+    root: &Path,
+    no_wait: bool,
+    say: &mut dyn FnMut(String),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<WorkspaceLock> {
+    let root = root.canonicalize().map_err(|e| Error::io("open the workspace", root, e))?;
+    if let Some(outer) = std::env::var_os(super::session::ENV_ROOT)
+        && Path::new(&outer) == root
+    {
+        return Err(Error::environment("flow is already running in this workspace, and started this command")
+            .hint("a step cannot run flow on its own workspace; use include, or another workspace (-C DIR)"));
+    }
+    let who = |pid: Option<u32>| pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    match Workspace::try_lock(&root)? {
+        LockOutcome::Held(lock) => return Ok(lock),
+        LockOutcome::Busy { pid } if no_wait => {
+            return Err(Error::environment(format!("the workspace is in use by {}", who(pid)))
+                .hint("wait for it, or leave out --no-wait"));
+        }
+        LockOutcome::Busy { pid } => say(format!("waiting for {}, which runs in this workspace", who(pid))),
+    }
+    match Workspace::lock(&root, &mut |_| {}, cancelled)? {
+        Some(lock) => Ok(lock),
+        None => Err(Error::new(crate::error::Kind::Interrupted, "interrupted while waiting for the workspace")),
+    }
+}

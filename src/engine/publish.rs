@@ -1,0 +1,252 @@
+//! Publishing: artifacts come into their declared places by rename, from scratch or from the store.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::collect::Made;
+use super::evaluate::{artifacts_of, entries};
+use super::session::Session;
+use crate::base::files::{self, Stat};
+use crate::base::{clock, failpoint};
+use crate::error::{Error, Result};
+use crate::graph::{Node, Output};
+use crate::model::Artifact;
+use crate::store::{PublishedRow, RestoreError, ResultRecord};
+
+/// Why outputs could not be brought into place.
+#[derive(Debug)]
+pub(super) enum PlaceError {
+    /// Bytes are missing or damaged: of which output.
+    Lost(String),
+    /// Anything else.
+    Fault(Error),
+}
+
+impl From<Error> for PlaceError {
+    fn from(error: Error) -> Self {
+        Self::Fault(error)
+    }
+}
+
+/// Publishes what an attempt made. `artifacts` are the stored contents of `made`.
+pub(super) fn publish(session: &Session, node: &Node, made: &[Made], artifacts: &[Artifact]) -> Result<()> {
+    for (index, output) in node.outputs.iter().enumerate() {
+        one(session, node, output, &made[index], &artifacts[index])?;
+        if index + 1 < node.outputs.len() {
+            failpoint::hit("between_renames");
+        }
+    }
+    Ok(())
+}
+
+/// Publishes one output from where the attempt left it.
+pub(super) fn one(session: &Session, node: &Node, output: &Output, made: &Made, artifact: &Artifact) -> Result<()> {
+    let place = session.project.root.join(&output.path);
+    if output.append {
+        for (name, entry) in entries(&session.project, artifact)? {
+            let target = place.join(&name);
+            if !already(session, output, &target, &name, &entry)? {
+                rename_into(&made.path.join(&name), &target)?;
+            }
+            remember(session, &target, &entry);
+        }
+    } else if *artifact == Artifact::Absent {
+        remove_ours(session, output, &place)?;
+    } else {
+        let same = !made.direct
+            && session.project.workspace.content(&place)?.is_some_and(|content| content.artifact == *artifact);
+        if !same && !made.direct {
+            rename_into(&made.path, &place)?;
+        }
+        remember(session, &place, artifact);
+    }
+    record(session, node, output, artifact)
+}
+
+/// Brings recorded outputs into place: those of `only`, by index.
+pub(super) fn restore(
+    session: &Session,
+    node: &Node,
+    record: &ResultRecord,
+    only: &[usize],
+    scratch: &Path,
+) -> std::result::Result<(), PlaceError> {
+    let artifacts = artifacts_of(record, node);
+    // all bytes first: a lost one must not leave half of the outputs new
+    let mut ready: Vec<(usize, Vec<(PathBuf, PathBuf, Artifact)>)> = Vec::new();
+    for &index in only {
+        let output = &node.outputs[index];
+        let place = session.project.root.join(&output.path);
+        let mut moves = Vec::new();
+        let wanted: Vec<(PathBuf, Artifact)> = if output.append {
+            let entries = entries(&session.project, &artifacts[index])?;
+            let mut wanted = Vec::new();
+            for (name, entry) in entries {
+                let target = place.join(&name);
+                if !already(session, output, &target, &name, &entry)? {
+                    wanted.push((target, entry));
+                }
+            }
+            wanted
+        } else if artifacts[index] == Artifact::Absent {
+            Vec::new()
+        } else {
+            vec![(place, artifacts[index].clone())]
+        };
+        for (n, (target, artifact)) in wanted.into_iter().enumerate() {
+            let from = scratch.join(format!("restore-{index}-{n}"));
+            fs::create_dir_all(scratch).map_err(|e| Error::io("create", scratch, e))?;
+            files::remove_any(&from).map_err(|e| Error::io("remove", &from, e))?;
+            match session.project.store.restore(&artifact, &from) {
+                Ok(()) => moves.push((from, target, artifact)),
+                Err(RestoreError::Missing(_) | RestoreError::Corrupt(_)) => {
+                    return Err(PlaceError::Lost(output.path.clone()));
+                }
+                Err(other) => {
+                    return Err(Error::environment(format!("failed to restore {}: {other}", output.path)).into());
+                }
+            }
+        }
+        ready.push((index, moves));
+    }
+    for (index, moves) in ready {
+        let output = &node.outputs[index];
+        if artifacts[index] == Artifact::Absent && !output.append {
+            remove_ours(session, output, &session.project.root.join(&output.path))?;
+        }
+        for (from, target, artifact) in moves {
+            rename_into(&from, &target)?;
+            remember(session, &target, &artifact);
+            failpoint::hit("between_renames");
+        }
+    }
+    for (output, artifact) in node.outputs.iter().zip(&artifacts) {
+        self::record(session, node, output, artifact)?;
+    }
+    Ok(())
+}
+
+/// Claims in the workspace state what is in place already.
+pub(super) fn claim(session: &Session, node: &Node, artifacts: &[Artifact]) -> Result<()> {
+    for (output, artifact) in node.outputs.iter().zip(artifacts) {
+        record(session, node, output, artifact)?;
+    }
+    Ok(())
+}
+
+/// Whether an entry of an append directory is there as it should be. Other bytes under its name fail, unless flow put the
+/// right ones there once (then they were damaged since, and are restored).
+fn already(session: &Session, output: &Output, target: &Path, name: &str, entry: &Artifact) -> Result<bool> {
+    let workspace = &session.project.workspace;
+    match workspace.content(target)? {
+        None => Ok(false),
+        Some(content) if content.artifact == *entry => Ok(true),
+        Some(_) if workspace.published_as(&format!("{}/{name}", output.path), entry) => Ok(false),
+        Some(_) => Err(Error::step(format!(
+            "{}/{name} exists already with other content, and an append directory never replaces an entry",
+            output.path
+        ))
+        .hint("remove it by hand if it is not needed, or let the step choose another name")),
+    }
+}
+
+/// Moves `from` to `to`, replacing what is there; across file systems by a copy beside it.
+fn rename_into(from: &Path, to: &Path) -> Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+    }
+    let from_is_dir = fs::symlink_metadata(from).is_ok_and(|m| m.is_dir());
+    let to_is_dir = fs::symlink_metadata(to).is_ok_and(|m| m.is_dir());
+    // a directory cannot be replaced by one rename: the old one steps aside first
+    let old = from.with_extension("flow-old");
+    if from_is_dir || to_is_dir {
+        match fs::rename(to, &old) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
+                files::remove_any(to).map_err(|e| Error::io("remove", to, e))?;
+            }
+            Err(e) => return Err(Error::io("set aside", to, e)),
+        }
+    }
+    match fs::rename(from, to) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => copy_into(from, to)?,
+        Err(e) => return Err(Error::io("publish", to, e)),
+    }
+    files::remove_any(&old).map_err(|e| Error::io("remove", &old, e))
+}
+
+fn copy_into(from: &Path, to: &Path) -> Result<()> {
+    let beside = to.with_file_name(format!(".flow-{}", fastrand::u64(..)));
+    copy_tree(from, &beside).map_err(|e| Error::io("copy to", &beside, e))?;
+    fs::rename(&beside, to).map_err(|e| Error::io("publish", to, e))?;
+    files::remove_any(from).map_err(|e| Error::io("remove", from, e))
+}
+
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    let meta = fs::symlink_metadata(from)?;
+    if meta.is_dir() {
+        fs::create_dir(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        Ok(())
+    } else if meta.is_symlink() {
+        std::os::unix::fs::symlink(fs::read_link(from)?, to)
+    } else {
+        fs::copy(from, to).map(drop)
+    }
+}
+
+/// Removes the file of an output that is absent now, if flow put it there.
+fn remove_ours(session: &Session, output: &Output, place: &Path) -> Result<()> {
+    if session.project.workspace.published_path(&output.path) {
+        files::remove_any(place).map_err(|e| Error::io("remove", place, e))?;
+        session.project.workspace.forget(place);
+    }
+    Ok(())
+}
+
+fn remember(session: &Session, place: &Path, artifact: &Artifact) {
+    match Stat::following(place) {
+        Ok(stat) => session.project.workspace.remember(place, stat, artifact, clock::now_ns()),
+        Err(_) => session.project.workspace.forget(place),
+    }
+}
+
+fn record(session: &Session, node: &Node, output: &Output, artifact: &Artifact) -> Result<()> {
+    let project = &session.project;
+    let row = |path: String, artifact: &Artifact| PublishedRow {
+        path,
+        workflow: project.name().to_owned(),
+        file: project.graph.file_of(node).to_owned(),
+        node: node.id.clone(),
+        output: output.name.clone(),
+        append: output.append,
+        artifact: artifact.clone(),
+    };
+    let rows = if output.append {
+        entries(project, artifact)?
+            .into_iter()
+            .map(|(name, entry)| row(format!("{}/{name}", output.path), &entry))
+            .collect()
+    } else if *artifact == Artifact::Absent {
+        project.workspace.unclaim(&output.path, project.name());
+        Vec::new()
+    } else {
+        vec![row(output.path.clone(), artifact)]
+    };
+    project.workspace.publish(rows);
+    Ok(())
+}
+
+/// All outputs of a node are absent: files that flow put there go.
+pub(super) fn absent(session: &Session, node: &Node) -> Result<()> {
+    for output in node.outputs.iter().filter(|output| !output.append) {
+        remove_ours(session, output, &session.project.root.join(&output.path))?;
+        record(session, node, output, &Artifact::Absent)?;
+    }
+    Ok(())
+}

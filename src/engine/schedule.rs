@@ -1,0 +1,203 @@
+//! The pure scheduler: which ready node starts next, by longest remaining path and free resources. No clock, no threads.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::graph::NodeIx;
+use crate::model::ExclusiveScope;
+
+/// What the machine and the workflow offer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Capacity {
+    pub(super) cpu: u32,
+    pub(super) mem: u64,
+    pub(super) pools: BTreeMap<String, u32>,
+}
+
+/// What one node occupies while it runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Demand {
+    pub(super) cpu: u32,
+    pub(super) mem: u64,
+    pub(super) pools: BTreeMap<String, u32>,
+    pub(super) exclusive: Option<ExclusiveScope>,
+}
+
+/// The state: what is ready and what runs.
+#[derive(Debug, Default)]
+pub(super) struct Scheduler {
+    capacity: Capacity,
+    used: Capacity,
+    /// Highest priority first, then lowest index.
+    ready: BTreeSet<(Reverse<u64>, NodeIx)>,
+    demands: HashMap<NodeIx, Demand>,
+    running: HashMap<NodeIx, Demand>,
+}
+
+impl Scheduler {
+    pub(super) fn new(capacity: Capacity) -> Self {
+        Self { capacity, ..Self::default() }
+    }
+
+    /// A node became ready. `priority`: its longest remaining path in microseconds.
+    pub(super) fn push(&mut self, node: NodeIx, mut demand: Demand, priority: u64) {
+        demand.cpu = demand.cpu.min(self.capacity.cpu);
+        self.demands.insert(node, demand);
+        self.ready.insert((Reverse(priority), node));
+    }
+
+    /// The next node to start, which then counts as running.
+    pub(super) fn next(&mut self) -> Option<NodeIx> {
+        let mut chosen = None;
+        for &(priority, node) in &self.ready {
+            let demand = &self.demands[&node];
+            if self.fits(demand) {
+                chosen = Some((priority, node));
+                break;
+            }
+            // one that wants to be alone must not be starved by smaller ones behind it
+            if demand.exclusive == Some(ExclusiveScope::Run) {
+                return None;
+            }
+        }
+        let (priority, node) = chosen?;
+        self.ready.remove(&(priority, node));
+        let demand = self.demands.remove(&node)?;
+        self.used.cpu += demand.cpu;
+        self.used.mem += demand.mem;
+        for (pool, n) in &demand.pools {
+            *self.used.pools.entry(pool.clone()).or_default() += n;
+        }
+        self.running.insert(node, demand);
+        Some(node)
+    }
+
+    fn fits(&self, demand: &Demand) -> bool {
+        let pools_fit = demand.pools.iter().all(|(pool, n)| {
+            let size = self.capacity.pools.get(pool).copied().unwrap_or(0);
+            self.used.pools.get(pool).copied().unwrap_or(0) + n <= size
+        });
+        let uses = |demand: &Demand, pool: &str| {
+            demand.pools.contains_key(pool) || demand.exclusive == Some(ExclusiveScope::Pool(pool.to_owned()))
+        };
+        let alone = match &demand.exclusive {
+            Some(ExclusiveScope::Run) => self.running.is_empty(),
+            Some(ExclusiveScope::Pool(pool)) => !self.running.values().any(|other| uses(other, pool)),
+            None => true,
+        };
+        let left_alone = !self.running.values().any(|other| match &other.exclusive {
+            Some(ExclusiveScope::Run) => true,
+            Some(ExclusiveScope::Pool(pool)) => uses(demand, pool),
+            None => false,
+        });
+        self.used.cpu + demand.cpu <= self.capacity.cpu
+            && (self.used.mem + demand.mem <= self.capacity.mem || self.running.is_empty())
+            && pools_fit
+            && alone
+            && left_alone
+    }
+
+    /// A node ended.
+    pub(super) fn finish(&mut self, node: NodeIx) {
+        if let Some(demand) = self.running.remove(&node) {
+            self.used.cpu -= demand.cpu;
+            self.used.mem -= demand.mem;
+            for (pool, n) in &demand.pools {
+                if let Some(used) = self.used.pools.get_mut(pool) {
+                    *used -= n;
+                }
+            }
+        }
+    }
+
+    /// Takes back everything that has not started.
+    pub(super) fn drain(&mut self) -> Vec<NodeIx> {
+        self.demands.clear();
+        std::mem::take(&mut self.ready).into_iter().map(|(_, node)| node).collect()
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scheduler(cpu: u32, pools: &[(&str, u32)]) -> Scheduler {
+        let pools = pools.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+        Scheduler::new(Capacity { cpu, mem: 100, pools })
+    }
+
+    fn cpu(n: u32) -> Demand {
+        Demand { cpu: n, ..Demand::default() }
+    }
+
+    #[test]
+    fn longest_path_first_within_the_slots() {
+        let mut s = scheduler(2, &[]);
+        for (node, priority) in [(0, 5), (1, 9), (2, 7)] {
+            s.push(node, cpu(1), priority);
+        }
+        assert_eq!((s.next(), s.next(), s.next()), (Some(1), Some(2), None));
+        s.finish(1);
+        assert_eq!(s.next(), Some(0));
+    }
+
+    #[test]
+    fn more_slots_than_there_are_means_all_of_them() {
+        let mut s = scheduler(2, &[]);
+        s.push(0, cpu(8), 1);
+        s.push(1, cpu(1), 0);
+        assert_eq!((s.next(), s.next()), (Some(0), None));
+    }
+
+    #[test]
+    fn pools_are_never_overdrawn_and_others_pass() {
+        let mut s = scheduler(8, &[("db", 1)]);
+        let db = || Demand { cpu: 1, pools: BTreeMap::from([("db".to_owned(), 1)]), ..Demand::default() };
+        s.push(0, db(), 3);
+        s.push(1, db(), 2);
+        s.push(2, cpu(1), 1);
+        assert_eq!((s.next(), s.next(), s.next()), (Some(0), Some(2), None));
+        s.finish(0);
+        assert_eq!(s.next(), Some(1));
+    }
+
+    #[test]
+    fn exclusive_runs_alone_and_is_not_starved() {
+        let mut s = scheduler(8, &[]);
+        s.push(0, cpu(1), 1);
+        assert_eq!(s.next(), Some(0));
+        s.push(1, Demand { exclusive: Some(ExclusiveScope::Run), ..cpu(1) }, 9);
+        s.push(2, cpu(1), 1);
+        assert_eq!(s.next(), None);
+        s.finish(0);
+        assert_eq!(s.next(), Some(1));
+        assert_eq!(s.next(), None);
+        s.finish(1);
+        assert_eq!(s.next(), Some(2));
+    }
+
+    #[test]
+    fn exclusive_in_a_pool_keeps_out_only_that_pool() {
+        let mut s = scheduler(8, &[("gpu", 4)]);
+        let gpu = Demand { cpu: 1, pools: BTreeMap::from([("gpu".to_owned(), 1)]), ..Demand::default() };
+        s.push(0, Demand { exclusive: Some(ExclusiveScope::Pool("gpu".to_owned())), ..cpu(1) }, 9);
+        s.push(1, gpu, 5);
+        s.push(2, cpu(1), 1);
+        assert_eq!((s.next(), s.next(), s.next()), (Some(0), Some(2), None));
+    }
+
+    #[test]
+    fn memory_limits_but_one_node_always_runs() {
+        let mut s = scheduler(8, &[]);
+        let mem = |m| Demand { cpu: 1, mem: m, ..Demand::default() };
+        s.push(0, mem(80), 3);
+        s.push(1, mem(80), 2);
+        assert_eq!((s.next(), s.next()), (Some(0), None));
+        s.finish(0);
+        assert_eq!(s.next(), Some(1));
+    }
+}

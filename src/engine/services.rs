@@ -1,0 +1,185 @@
+//! Services of a run: started when a dependent is about to run, stopped when the last one is done.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::fill::{Address, Running};
+use super::session::Session;
+use crate::api::CancelToken;
+use crate::event::Event;
+use crate::exec::{RunningService, ServiceFailure, ServiceSpec};
+use crate::graph::{NodeAction, ServiceAction, ServiceIx, ServiceNode};
+use crate::model::Probe;
+
+/// Slots of all services of the graph.
+pub(super) struct Services(Vec<Mutex<Slot>>);
+
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Down,
+    Up(RunningService),
+    /// It died or could not be started; never restarted silently.
+    Failed(String, Vec<String>),
+}
+
+impl Services {
+    pub(super) fn new(count: usize) -> Self {
+        Self((0..count).map(|_| Mutex::default()).collect())
+    }
+
+    /// The address of a service, which is started if it is down. `Err`: message and tail of its log.
+    pub(super) fn address(
+        &self,
+        session: &Session,
+        ix: ServiceIx,
+        cancel: &CancelToken,
+    ) -> Result<Address, (String, Vec<String>)> {
+        let node = &session.project.graph.services[ix];
+        let mut slot = self.0[ix].lock().unwrap_or_else(|e| e.into_inner());
+        if matches!(&*slot, Slot::Down) {
+            *slot = match start(session, node, cancel) {
+                Ok(running) => Slot::Up(running),
+                Err(failure) if cancel.is_cancelled() => return Err((failure.message, failure.tail)),
+                Err(failure) => {
+                    session.emit(Event::ServiceStopped {
+                        service: node.id.clone(),
+                        failure: Some(failure.message.clone()),
+                    });
+                    Slot::Failed(failure.message, failure.tail)
+                }
+            };
+        }
+        match &*slot {
+            Slot::Up(running) => Ok(Address {
+                url: running.url().to_owned(),
+                host: running.host().to_owned(),
+                port: running.port(),
+            }),
+            Slot::Failed(message, tail) => Err((message.clone(), tail.clone())),
+            Slot::Down => Err((format!("service {} is down", node.id), Vec::new())),
+        }
+    }
+
+    /// What became of a service that should be up: message and tail, if it died.
+    pub(super) fn death(&self, session: &Session, ix: ServiceIx) -> Option<(String, Vec<String>)> {
+        let mut slot = self.0[ix].lock().unwrap_or_else(|e| e.into_inner());
+        let failure = match &*slot {
+            Slot::Up(running) => running.failure()?,
+            Slot::Failed(message, tail) => return Some((message.clone(), tail.clone())),
+            Slot::Down => return None,
+        };
+        let id = &session.project.graph.services[ix].id;
+        session.emit(Event::ServiceStopped { service: id.clone(), failure: Some(failure.message.clone()) });
+        let old = std::mem::replace(&mut *slot, Slot::Failed(failure.message.clone(), failure.tail.clone()));
+        if let (Slot::Up(running), Ok(guard)) = (old, session.guard()) {
+            running.stop(guard);
+        }
+        Some((failure.message, failure.tail))
+    }
+
+    /// Stops a service if it is up.
+    pub(super) fn stop(&self, session: &Session, ix: ServiceIx) {
+        let mut slot = self.0[ix].lock().unwrap_or_else(|e| e.into_inner());
+        if matches!(&*slot, Slot::Up(_))
+            && let Slot::Up(running) = std::mem::take(&mut *slot)
+            && let Ok(guard) = session.guard()
+        {
+            running.stop(guard);
+            let id = session.project.graph.services[ix].id.clone();
+            session.emit(Event::ServiceStopped { service: id, failure: None });
+        }
+    }
+
+    /// Stops everything.
+    pub(super) fn stop_all(&self, session: &Session) {
+        for ix in 0..self.0.len() {
+            self.stop(session, ix);
+        }
+    }
+}
+
+fn start(session: &Session, node: &ServiceNode, cancel: &CancelToken) -> Result<RunningService, ServiceFailure> {
+    let failure = |message: String| ServiceFailure { message, tail: Vec::new() };
+    session.emit(Event::ServiceStarting { service: node.id.clone() });
+    let begun = Instant::now();
+    let spec = spec(session, node).map_err(|message| failure(format!("service {}: {message}", node.id)))?;
+    let guard = session.guard().map_err(|e| failure(e.to_string()))?;
+    let running = RunningService::start(&spec, guard, cancel)?;
+    crate::base::failpoint::hit("service_start");
+    session.emit(Event::ServiceReady {
+        service: node.id.clone(),
+        url: running.url().to_owned(),
+        pid: running.pid(),
+        seconds: begun.elapsed().as_secs_f64(),
+    });
+    Ok(running)
+}
+
+fn spec(session: &Session, node: &ServiceNode) -> Result<ServiceSpec, String> {
+    let none = Running::default();
+    let mut base = session.base_env();
+    let mut late_env: Vec<(String, crate::graph::Value)> = Vec::new();
+    for (name, value) in &node.env {
+        late_env.push((name.clone(), value.clone()));
+    }
+    // a fault that does not depend on the port is found now
+    for (name, value) in &late_env {
+        let with_port = Running { port: Some(1), ..Running::default() };
+        value.fill(&with_port).map_err(|e| format!("variable {name}: {e}"))?;
+    }
+    base.retain(|(name, _)| !node.env.contains_key(name));
+    let env = move |port: u16| {
+        let running = Running { port: Some(port), ..Running::default() };
+        let mut env: HashMap<String, String> = base.iter().cloned().collect();
+        for (name, value) in &late_env {
+            if let Ok(value) = value.fill(&running) {
+                env.insert(name.clone(), plain(&value));
+            }
+        }
+        let mut env: Vec<_> = env.into_iter().collect();
+        env.sort();
+        env
+    };
+    let (argv, probe): (Box<dyn Fn(u16) -> Vec<String> + Send + Sync>, Probe) = match &node.action {
+        ServiceAction::Simulator { name, with, .. } => {
+            let with = with.fill(&none)?.to_string();
+            let program = session.program.to_string_lossy().into_owned();
+            let argv = vec![program, "__sim".to_owned(), name.clone(), with];
+            (Box::new(move |_| argv.clone()), Probe::Announce)
+        }
+        ServiceAction::Command(action) => {
+            let with_port = Running { port: Some(1), ..Running::default() };
+            with_port.argv(action)?;
+            let action: NodeAction = action.clone();
+            let argv = move |port: u16| {
+                let running = Running { port: Some(port), ..Running::default() };
+                running.argv(&action).unwrap_or_default()
+            };
+            (Box::new(argv), node.probe.clone())
+        }
+    };
+    let logs = session.project.store.dir().join("logs").join(&session.run);
+    std::fs::create_dir_all(&logs).map_err(|e| format!("failed to create {}: {e}", logs.display()))?;
+    Ok(ServiceSpec {
+        id: node.id.clone(),
+        argv,
+        env: Box::new(env),
+        cwd: session.project.root.clone(),
+        port: node.port,
+        probe,
+        ready_timeout: node.ready_timeout,
+        stop_grace: node.stop,
+        log: logs.join(format!("service-{}.log", node.id)),
+        masker: Arc::clone(&session.masker),
+    })
+}
+
+/// A value as the text of a variable.
+pub(super) fn plain(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

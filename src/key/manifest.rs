@@ -1,0 +1,278 @@
+//! The one walk over everything that decides a node's result. Unaware of how facts are found.
+
+use serde_json::json;
+
+use crate::base::canonical;
+use crate::base::digest::Digest;
+use crate::graph::{
+    Arg, Graph, Identity, Node, NodeAction, NodeIx, ServiceAction, ServiceNode, ShellPart, Text,
+};
+use crate::model::Tool;
+
+/// Version of the manifest; raised when the same node would be described otherwise.
+const FORMAT: &str = "1";
+/// Domain separation of the key hash; changes with [`FORMAT`].
+const CONTEXT: &str = "flow 2026-11 node key v1";
+
+/// Receives the components in their fixed order.
+pub trait Visitor {
+    /// One component: its name, and its text.
+    fn component(&mut self, name: &str, text: &str);
+}
+
+/// Hashes components, length-prefixed.
+pub struct Hash(blake3::Hasher);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self(blake3::Hasher::new_derive_key(CONTEXT))
+    }
+}
+
+impl Visitor for Hash {
+    fn component(&mut self, name: &str, text: &str) {
+        for part in [name, text] {
+            self.0.update(&(part.len() as u64).to_le_bytes());
+            self.0.update(part.as_bytes());
+        }
+    }
+}
+
+impl Hash {
+    /// The digest of what was visited.
+    pub fn digest(self) -> Digest {
+        self.0.into()
+    }
+}
+
+/// Collects components for people and for later comparison.
+pub type Components = Vec<(String, String)>;
+
+impl Visitor for Components {
+    fn component(&mut self, name: &str, text: &str) {
+        self.push((name.to_owned(), text.to_owned()));
+    }
+}
+
+/// What is not in the graph but decides a result.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Value of each passed variable, in the node's order; `None` if unset.
+    pub pass_env: Vec<Option<String>>,
+    /// Identity of each tool, in the node's order.
+    pub tools: Vec<String>,
+    /// Identity of each service used, in the node's order.
+    pub services: Vec<Digest>,
+    /// For policy sample.
+    pub hardware: Option<String>,
+    /// Files of each input, in the node's order; absent ones left out.
+    pub inputs: Vec<Vec<InputFact>>,
+}
+
+/// One input file or directory as it stands in the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFact {
+    /// Relative to the root; outside of it the file name.
+    pub path: String,
+    /// `file`, `executable` or `tree`.
+    pub kind: &'static str,
+    /// Of the content.
+    pub digest: Digest,
+}
+
+/// Walks a node's manifest. Without facts, only what the graph itself knows (`plan_digest`).
+pub fn walk(graph: &Graph, node: &Node, facts: Option<&Facts>, visit: &mut dyn Visitor) {
+    visit.component("format", FORMAT);
+    match &node.action {
+        NodeAction::Stage { name, version, with, .. } => {
+            visit.component("stage", name);
+            visit.component("stage version", &version.to_string());
+            if let serde_json::Value::Object(map) = with.identity() {
+                let mut entries: Vec<_> = map.iter().collect();
+                entries.sort_by(|a, b| a.0.cmp(b.0));
+                for (key, value) in entries {
+                    visit.component(&format!("with.{key}"), &canonical::to_string(value));
+                }
+            }
+        }
+        NodeAction::Argv { args, .. } => {
+            let args: Vec<String> = args.iter().map(arg_identity).collect();
+            visit.component("command", &canonical::to_string(&json!(args)));
+        }
+        NodeAction::Shell { shell, parts, .. } => {
+            visit.component("shell", &canonical::to_string(&json!(shell)));
+            visit.component("command", &shell_identity(parts));
+        }
+    }
+    if let Some(io) = node.action.io() {
+        for (name, value) in [("cwd", &io.cwd), ("stdin", &io.stdin), ("stdout", &io.stdout)] {
+            if let Some(value) = value {
+                visit.component(name, value);
+            }
+        }
+    }
+    for (name, value) in &node.env {
+        visit.component(&format!("env.{name}"), &canonical::to_string(&value.identity()));
+    }
+    for (index, name) in node.pass_env.iter().enumerate() {
+        let value = match facts {
+            Some(facts) => match &facts.pass_env[index] {
+                Some(value) => format!("= {value}"),
+                None => "unset".to_owned(),
+            },
+            None => String::new(),
+        };
+        visit.component(&format!("pass_env.{name}"), &value);
+    }
+    for (index, tool) in node.tools.iter().enumerate() {
+        let identity = facts.map_or("", |facts| facts.tools[index].as_str());
+        visit.component(&format!("tool.{}", tool_name(tool)), identity);
+    }
+    for (index, service) in node.services.iter().enumerate() {
+        let service = &graph.services[*service];
+        let identity = match facts {
+            Some(facts) => facts.services[index].to_string(),
+            None => service_definition(service).to_string(),
+        };
+        visit.component(&format!("service.{}", service.id), &identity);
+    }
+    for output in &node.outputs {
+        let mut flags = vec![if output.dir { "directory" } else { "file" }];
+        flags.extend(output.append.then_some("append"));
+        flags.extend(output.optional.then_some("optional"));
+        flags.extend(output.on_failure.then_some("on_failure"));
+        visit.component(&format!("output.{}", output.name), &flags.join(" "));
+    }
+    visit.component("sample", &node.sample.to_string());
+    if let Some(hardware) = facts.and_then(|facts| facts.hardware.as_ref()) {
+        visit.component("hardware", hardware);
+    }
+    for (index, input) in node.inputs.iter().enumerate() {
+        let shape = if input.list { "list" } else { "one" };
+        match facts {
+            Some(facts) => {
+                let files = &facts.inputs[index];
+                visit.component(&format!("input.{}", input.name), &format!("{shape} {}", files.len()));
+                for file in files {
+                    let text = format!("{} {}", file.kind, file.digest);
+                    visit.component(&format!("input.{}: {}", input.name, file.path), &text);
+                }
+            }
+            None if input.implicit => {}
+            None if input.patterns.is_empty() => {
+                let paths: Vec<String> = input.items.iter().map(|item| graph.item_path(item)).collect();
+                visit.component(&format!("input.{}", input.name), &format!("{shape} {}", paths.join("\n")));
+            }
+            None => {
+                visit.component(
+                    &format!("input.{}", input.name),
+                    &format!("{shape} {}", input.patterns.join("\n")),
+                );
+            }
+        }
+    }
+}
+
+fn arg_identity(arg: &Arg) -> String {
+    let text = |text: &Text| text.fill(&Identity).unwrap_or_default();
+    match arg {
+        Arg::One(one) => text(one),
+        Arg::Each { before, input, after } => {
+            format!("{}${{inputs.{input}...}}{}", text(before), text(after))
+        }
+    }
+}
+
+fn shell_identity(parts: &[ShellPart]) -> String {
+    parts
+        .iter()
+        .map(|part| match part {
+            ShellPart::Raw(text) => text.clone(),
+            ShellPart::Quoted(value) => match value.identity() {
+                serde_json::Value::String(text) => format!("'{text}'"),
+                other => canonical::to_string(&other),
+            },
+        })
+        .collect()
+}
+
+/// How a tool is called in a manifest.
+fn tool_name(tool: &Tool) -> String {
+    match tool {
+        Tool::Program(name) => name.clone(),
+        Tool::Version { argv, .. } => argv.join(" "),
+    }
+}
+
+/// Digest of a service's definition as written.
+pub fn service_definition(service: &ServiceNode) -> Digest {
+    let mut hash = Hash::default();
+    match &service.action {
+        ServiceAction::Simulator { name, version, with } => {
+            hash.component("uses", name);
+            hash.component("version", &version.to_string());
+            hash.component("with", &canonical::to_string(&with.identity()));
+        }
+        ServiceAction::Command(NodeAction::Argv { args, .. }) => {
+            let args: Vec<String> = args.iter().map(arg_identity).collect();
+            hash.component("command", &canonical::to_string(&json!(args)));
+        }
+        ServiceAction::Command(NodeAction::Shell { shell, parts, .. }) => {
+            hash.component("shell", &canonical::to_string(&json!(shell)));
+            hash.component("command", &shell_identity(parts));
+        }
+        ServiceAction::Command(NodeAction::Stage { .. }) => {}
+    }
+    for (name, value) in &service.env {
+        hash.component(&format!("env.{name}"), &canonical::to_string(&value.identity()));
+    }
+    hash.digest()
+}
+
+/// Digest of a service's definition and of its identity entries: `tools` in order, then (path, digest) of files.
+pub fn service_identity(service: &ServiceNode, tools: &[String], files: &[(String, Digest)]) -> Digest {
+    let mut hash = Hash::default();
+    hash.component("definition", &service_definition(service).to_string());
+    for (tool, identity) in service.identity_tools.iter().zip(tools) {
+        hash.component(&format!("tool.{}", tool_name(tool)), identity);
+    }
+    for (path, digest) in files {
+        hash.component(&format!("file.{path}"), &digest.to_string());
+    }
+    hash.digest()
+}
+
+/// A node's key.
+pub fn hash(graph: &Graph, node: &Node, facts: &Facts) -> Digest {
+    let mut hash = Hash::default();
+    walk(graph, node, Some(facts), &mut hash);
+    hash.digest()
+}
+
+/// A node's manifest, as `explain` shows it.
+pub fn manifest(graph: &Graph, node: &Node, facts: &Facts) -> Components {
+    let mut components = Components::new();
+    walk(graph, node, Some(facts), &mut components);
+    components
+}
+
+/// Digest of what the graph alone says of a node.
+pub fn static_digest(graph: &Graph, node: &Node) -> Digest {
+    let mut hash = Hash::default();
+    walk(graph, node, None, &mut hash);
+    hash.digest()
+}
+
+/// Digest of the expanded graph: ids, edges, static manifests.
+pub fn plan_digest(graph: &Graph, nodes: &mut dyn Iterator<Item = NodeIx>) -> Digest {
+    let mut hash = Hash::default();
+    for ix in nodes {
+        let node = &graph.nodes[ix];
+        hash.component("node", &node.id);
+        walk(graph, node, None, &mut hash);
+        let mut from: Vec<&str> = graph.dependencies(ix).map(|dep| graph.nodes[dep].id.as_str()).collect();
+        from.sort_unstable();
+        hash.component("after", &from.join("\n"));
+    }
+    hash.digest()
+}

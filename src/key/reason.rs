@@ -1,0 +1,227 @@
+//! Why a node runs: the difference of two manifests, or another cause. Wording is separate from finding.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::Components;
+
+/// Why a node runs, is restored, or is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No success of this node is recorded here.
+    NeverRan,
+    /// Components differ from the last success.
+    Changed(Vec<Change>),
+    /// The key is that of the last success, but its result is not in the cache.
+    ResultLost,
+    /// A blob is missing or damaged.
+    BytesLost(String),
+    /// An output is not in place.
+    OutputMissing(String),
+    /// An output differs from what was recorded.
+    OutputChanged(String),
+    /// Policy never.
+    Never,
+    /// `--force`
+    Forced,
+    /// `--no-cache`
+    NoCache,
+    /// The stage is asked whether its result stands.
+    Check,
+}
+
+/// One component that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its name in the manifest.
+    pub component: String,
+    /// Before; `None` if it is new.
+    pub old: Option<String>,
+    /// Now; `None` if it is gone.
+    pub new: Option<String>,
+}
+
+/// Components that differ, in the order of the new manifest, gone ones last.
+pub fn changes(old: &Components, new: &Components) -> Vec<Change> {
+    let before: BTreeMap<&str, &str> = old.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let now: BTreeMap<&str, &str> = new.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let mut out = Vec::new();
+    for (name, text) in new {
+        match before.get(name.as_str()) {
+            Some(old) if old == text => {}
+            old => out.push(Change {
+                component: name.clone(),
+                old: old.map(|text| (*text).to_owned()),
+                new: Some(text.clone()),
+            }),
+        }
+    }
+    for (name, text) in old {
+        if !now.contains_key(name.as_str()) {
+            out.push(Change { component: name.clone(), old: Some(text.clone()), new: None });
+        }
+    }
+    out
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = self.component.split_once('.').unwrap_or((self.component.as_str(), ""));
+        let verb = match (&self.old, &self.new) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            _ => "changed",
+        };
+        match kind {
+            "input" => match name.split_once(": ") {
+                Some((input, path)) if verb == "changed" => write!(f, "input {input} changed ({path})"),
+                Some((input, path)) => write!(f, "input {input}: {path} {verb}"),
+                None => write!(f, "input {name}: number of files {verb}"),
+            },
+            "with" => write!(f, "parameter {name} {verb}"),
+            "env" | "pass_env" => write!(f, "environment variable {name} {verb}"),
+            "tool" => write!(f, "tool {name} {verb}"),
+            "service" => write!(f, "service {name} {verb}"),
+            "output" => write!(f, "declaration of output {name} {verb}"),
+            "stage version" => write!(
+                f,
+                "stage version {} -> {}",
+                self.old.as_deref().unwrap_or("none"),
+                self.new.as_deref().unwrap_or("none")
+            ),
+            "format" => write!(f, "key format {verb} (another version of flow)"),
+            _ => write!(f, "{} {verb}", self.component),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverRan => f.write_str("never ran here"),
+            Self::Changed(changes) => {
+                // the number of files says nothing that the files themselves do not
+                let mut shown: Vec<&Change> = changes.iter().filter(|c| !is_count(c)).collect();
+                if shown.is_empty() {
+                    shown = changes.iter().collect();
+                }
+                let Some(first) = shown.first() else { return f.write_str("changed") };
+                first.fmt(f)?;
+                match shown.len() {
+                    1 => Ok(()),
+                    2 => write!(f, ", {}", shown[1]),
+                    n => write!(f, " and {} more", n - 1),
+                }
+            }
+            Self::ResultLost => f.write_str("its result is not in the cache"),
+            Self::BytesLost(what) => write!(f, "cached bytes of {what} are missing or damaged"),
+            Self::OutputMissing(path) => write!(f, "output {path} is missing"),
+            Self::OutputChanged(path) => write!(f, "output {path} was changed"),
+            Self::Never => f.write_str("runs every time (policy never)"),
+            Self::Forced => f.write_str("forced"),
+            Self::NoCache => f.write_str("cache not read (--no-cache)"),
+            Self::Check => f.write_str("asked whether it changed"),
+        }
+    }
+}
+
+fn is_count(change: &Change) -> bool {
+    change.component.starts_with("input.") && !change.component.contains(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    fn components(list: &[(&str, &str)]) -> Components {
+        list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_kind_of_change_has_its_wording() {
+        let old = components(&[
+            ("format", "1"),
+            ("stage version", "1"),
+            ("with.on", "[1]"),
+            ("env.A", "\"x\""),
+            ("pass_env.B", "unset"),
+            ("tool.gcc", "b3:1"),
+            ("service.db", "b3:1"),
+            ("output.csv", "file"),
+            ("command", "a"),
+            ("input.left", "one 1"),
+            ("input.left: a.csv", "file b3:1"),
+            ("input.all: gone.csv", "file b3:1"),
+        ]);
+        let new = components(&[
+            ("format", "2"),
+            ("stage version", "2"),
+            ("with.on", "[2]"),
+            ("with.new", "1"),
+            ("env.A", "\"y\""),
+            ("pass_env.B", "= 1"),
+            ("tool.gcc", "b3:2"),
+            ("service.db", "b3:2"),
+            ("output.csv", "directory"),
+            ("command", "b"),
+            ("input.left", "one 2"),
+            ("input.left: a.csv", "file b3:2"),
+        ]);
+        let text: Vec<String> = changes(&old, &new).iter().map(ToString::to_string).collect();
+        expect![[r#"
+            key format changed (another version of flow)
+            stage version 1 -> 2
+            parameter on changed
+            parameter new added
+            environment variable A changed
+            environment variable B changed
+            tool gcc changed
+            service db changed
+            declaration of output csv changed
+            command changed
+            input left: number of files changed
+            input left changed (a.csv)
+            input all: gone.csv removed"#]]
+        .assert_eq(&text.join("\n"));
+        assert!(changes(&new, &new).is_empty());
+    }
+
+    #[test]
+    fn every_reason_has_its_wording() {
+        let change = |name: &str| Change {
+            component: name.to_owned(),
+            old: Some("1".to_owned()),
+            new: Some("2".to_owned()),
+        };
+        let reasons = [
+            Reason::NeverRan,
+            Reason::Changed(vec![change("input.left"), change("input.left: a.csv")]),
+            Reason::Changed(vec![change("with.a"), change("with.b")]),
+            Reason::Changed(vec![change("with.a"), change("with.b"), change("env.c")]),
+            Reason::ResultLost,
+            Reason::BytesLost("out/a".to_owned()),
+            Reason::OutputMissing("out/a".to_owned()),
+            Reason::OutputChanged("out/a".to_owned()),
+            Reason::Never,
+            Reason::Forced,
+            Reason::NoCache,
+            Reason::Check,
+        ];
+        let text: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        expect![[r#"
+            never ran here
+            input left changed (a.csv)
+            parameter a changed, parameter b changed
+            parameter a changed and 2 more
+            its result is not in the cache
+            cached bytes of out/a are missing or damaged
+            output out/a is missing
+            output out/a was changed
+            runs every time (policy never)
+            forced
+            cache not read (--no-cache)
+            asked whether it changed"#]]
+        .assert_eq(&text.join("\n"));
+    }
+}

@@ -43,9 +43,8 @@ struct Site {
 impl Server {
     /// Binds 127.0.0.1 and serves on threads of its own. `with`: the parameters of `sim.http`.
     pub fn start(with: &Value) -> Result<Self> {
-        let params = params::read(with).map_err(|fault| {
-            Error::workflow(format!("sim.http: parameter {}: {}", fault.path, fault.message))
-        })?;
+        let params = params::read(with)
+            .map_err(|fault| Error::workflow(format!("parameter {}: {}", fault.path, fault.message)))?;
         let root = params.dir.canonicalize().map_err(|e| {
             Error::io("open the directory to serve,", &params.dir, e).hint("parameter 'dir' of sim.http")
         })?;
@@ -53,7 +52,8 @@ impl Server {
             return Err(Error::environment(format!("{} is no directory", params.dir.display()))
                 .hint("parameter 'dir' of sim.http"));
         }
-        let faults = Faults::new(&params.faults).map_err(|e| Error::workflow(format!("sim.http: {e}")))?;
+        let faults =
+            Faults::new(&params.faults).map_err(|e| Error::workflow(format!("parameter faults: {e}")))?;
         let log = params.access_log.as_deref().map(open_log).transpose()?;
         let site = Arc::new(Site {
             root,

@@ -4,4 +4,5 @@ pub mod canonical;
 pub mod clock;
 pub mod digest;
 pub mod files;
+pub mod http;
 pub mod suggest;

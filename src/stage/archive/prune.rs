@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::METADATA;
 use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work, parse_params,
+    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
+    parse_params,
 };
 use crate::base::files::{Stat, remove_any};
 use crate::model::Policy;
@@ -92,7 +93,11 @@ impl Stage for Prune {
                 arity: Arity::Many,
                 doc: "versions that stay: their directories, or files in them",
             }],
-            outputs: vec![OutputPort { name: "report", optional: true, doc: "JSON: what was removed and what stays" }],
+            outputs: vec![OutputPort {
+                name: "report",
+                optional: true,
+                doc: "JSON: what was removed and what stays",
+            }],
             policy: Policy::Never,
             retry: None,
             work: Work::Cpu,
@@ -102,7 +107,10 @@ impl Stage for Prune {
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
         let params: Params = parse_params(with)?;
         if params.directory.as_os_str().is_empty() {
-            return Err(ParamFault { path: "directory".into(), message: "expected a directory of versions".into() });
+            return Err(ParamFault {
+                path: "directory".into(),
+                message: "expected a directory of versions".into(),
+            });
         }
         Ok(())
     }
@@ -192,7 +200,10 @@ impl Found {
             let stat = Stat::of(&path).map_err(failed)?;
             if name.starts_with(REMOVING) {
                 found.half_removed.push(path);
-            } else if path.file_name().is_some_and(|n| n.to_str().is_some()) && stat.is_dir() && path.join(METADATA).is_file() {
+            } else if path.file_name().is_some_and(|n| n.to_str().is_some())
+                && stat.is_dir()
+                && path.join(METADATA).is_file()
+            {
                 found.versions.push((stat.mtime_ns, name));
             } else {
                 found.ignored.push(name);
@@ -247,8 +258,10 @@ mod tests {
     }
 
     fn names(dir: &TempDir) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::METADATA;
 use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work, parse_params,
+    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
+    parse_params,
 };
 use crate::base::{canonical, digest::Digest};
 use crate::model::Policy;
@@ -74,8 +75,16 @@ impl Stage for Version {
                 digest; by name), params; no time: when a version was made is in the run record. The version's digest is that of\n\
                 the canonical JSON of the rest of metadata.json, so it covers every byte in the directory.",
             params: schemars::schema_for!(Params),
-            inputs: vec![InputPort { name: "*", arity: Arity::Many, doc: "files or directories to keep; the input's name is their role" }],
-            outputs: vec![OutputPort { name: "versions", optional: false, doc: "directory that gets the version" }],
+            inputs: vec![InputPort {
+                name: "*",
+                arity: Arity::Many,
+                doc: "files or directories to keep; the input's name is their role",
+            }],
+            outputs: vec![OutputPort {
+                name: "versions",
+                optional: false,
+                doc: "directory that gets the version",
+            }],
             policy: Policy::Pure,
             retry: None,
             work: Work::Cpu,
@@ -88,7 +97,9 @@ impl Stage for Version {
             if !is_plain(Path::new(folder)) {
                 return Err(ParamFault {
                     path: format!("folders.{input}"),
-                    message: format!("'{folder}' is no folder inside the version (expected a relative path without '..', or '' for its top)"),
+                    message: format!(
+                        "'{folder}' is no folder inside the version (expected a relative path without '..', or '' for its top)"
+                    ),
                 });
             }
         }
@@ -116,11 +127,13 @@ impl Stage for Version {
         if let (Value::Object(all), Value::Object(rest)) = (&mut metadata, content) {
             all.extend(rest);
         }
-        let text = serde_json::to_string_pretty(&metadata).map_err(|e| StageError::new(e.to_string()))? + "\n";
+        let text =
+            serde_json::to_string_pretty(&metadata).map_err(|e| StageError::new(e.to_string()))? + "\n";
         fs::write(partial.join(METADATA), text)
             .and_then(|()| fs::rename(&partial, versions.join(digest.short())))
             .map_err(|e| StageError::io("finish", Path::new("versions"), e))?;
-        let bytes: u64 = metadata["files"].as_array().into_iter().flatten().filter_map(|f| f["bytes"].as_u64()).sum();
+        let bytes: u64 =
+            metadata["files"].as_array().into_iter().flatten().filter_map(|f| f["bytes"].as_u64()).sum();
         ctx.log(format!("version {}: {} files, {bytes} bytes", digest.short(), sources.files.len()));
         Ok(Done::Made)
     }
@@ -141,12 +154,19 @@ struct Sources {
 }
 
 impl Sources {
-    fn collect(params: &Params, inputs: &IndexMap<String, Vec<crate::api::InputFile>>) -> Result<Self, StageError> {
+    fn collect(
+        params: &Params,
+        inputs: &IndexMap<String, Vec<crate::api::InputFile>>,
+    ) -> Result<Self, StageError> {
         let mut sources = Self::default();
-        for (role, file) in inputs.iter().flat_map(|(role, files)| files.iter().map(move |file| (role, file))) {
+        for (role, file) in inputs.iter().flat_map(|(role, files)| files.iter().map(move |file| (role, file)))
+        {
             let folder = params.folders.get(role).map_or("", String::as_str);
             let place = Path::new(folder).join(file.file_name());
-            sources.add(&place, Source { path: file.path.clone(), name: file.name.clone(), role: role.clone() })?;
+            sources.add(
+                &place,
+                Source { path: file.path.clone(), name: file.name.clone(), role: role.clone() },
+            )?;
         }
         if sources.files.is_empty() {
             return Err(StageError::new("nothing to keep: the inputs hold no file"));
@@ -270,7 +290,12 @@ mod tests {
             .collect();
         assert_eq!(
             files,
-            [("reports", "join.json", 3), ("tables", "merged.csv", 10), ("raw", "raw/1.json", 3), ("raw", "raw/2.json", 3)]
+            [
+                ("reports", "join.json", 3),
+                ("tables", "merged.csv", 10),
+                ("raw", "raw/1.json", 3),
+                ("raw", "raw/2.json", 3)
+            ]
         );
         assert_eq!(metadata["files"][2]["digest"], json!(Digest::of(b"[1]")));
         assert_eq!(metadata["params"], json!({"folders": {"raw": "raw"}}));

@@ -175,8 +175,10 @@ fn read_error(name: &str, error: &::csv::Error, lines: &mut Lines) -> StageError
     match error.kind() {
         ::csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
             let line = lines.at(pos.as_ref().map_or(0, |p| p.byte() as usize));
-            StageError::new(format!("{name}:{line}: {len} cells, but the header has {expected_len}"))
-                .hint("a cell that holds a comma, a quote or a line end must be quoted")
+            StageError::new(format!(
+                "{name}:{line}: expected {expected_len} cells as in the header, found {len}"
+            ))
+            .hint("a cell that holds a comma, a quote or a line end must be quoted")
         }
         _ => StageError::new(format!("{name}: {error}")),
     }
@@ -253,7 +255,7 @@ mod tests {
         refused(
             b"a,b\r\n1,2\r\n3\r\n",
             expect![[r#"
-                t.csv:3: 1 cells, but the header has 2
+                t.csv:3: expected 2 cells as in the header, found 1
                 a cell that holds a comma, a quote or a line end must be quoted"#]],
         );
         refused(
@@ -295,5 +297,30 @@ mod tests {
         let back = Table::parse("t.csv", &bytes).unwrap();
         assert_eq!(back.rows().iter().map(Row::line).collect::<Vec<_>>(), [2, 3, 5]);
         assert_eq!(back.rows()[1].cells().collect::<Vec<_>>(), rows[2]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            rows in proptest::collection::vec(proptest::collection::vec("[ab,\"\r\n |é]{0,4}", 3), 0..6),
+            crlf in proptest::bool::ANY,
+        ) {
+            let mut writer = TableWriter::new(Vec::new(), "csv", if crlf { LineEnd::Crlf } else { LineEnd::Lf });
+            writer.row(["x", "y", "z"]).unwrap();
+            for row in &rows {
+                writer.row(row).unwrap();
+            }
+            let bytes = writer.finish().unwrap();
+            let table = Table::parse("t.csv", &bytes).unwrap();
+            let back: Vec<Vec<&str>> = table.rows().iter().map(|row| row.cells().collect()).collect();
+            proptest::prop_assert_eq!(&back, &rows);
+            for (row, cells) in table.rows().iter().zip(&rows) {
+                let before = bytes.split(|b| *b == b'\n').take(row.line() as usize - 1).map(|l| l.len() + 1).sum::<usize>();
+                let mut one = TableWriter::new(Vec::new(), "csv", LineEnd::Lf);
+                one.row(cells).unwrap();
+                let text = one.finish().unwrap();
+                proptest::prop_assert!(bytes[before..].starts_with(&text[..text.len() - 1]), "line {}", row.line());
+            }
+        }
     }
 }

@@ -1,11 +1,16 @@
 //! `csv.join`: two tables side by side, row by key. Unaware of what the columns mean.
 
+mod layout;
+mod report;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
+use self::layout::Layout;
+use self::report::{Conflict, Report, duplicate_error, one_sided_error, share};
 use super::csv::{LineEnd, Row, Table, TableWriter};
-use super::keys::{self, Groups};
+use super::keys;
 use crate::api::{
     Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
     parse_params,
@@ -168,7 +173,7 @@ impl Stage for Join {
         writer.row(&layout.header)?;
         let mut filled = vec![0_u64; layout.header.len()];
         let mut emit = |l: Option<&Row>, r: Option<&Row>, report: &mut Report| {
-            let cells: Vec<&str> = layout.cells.iter().map(|source| source.cell(l, r)).collect();
+            let cells = layout.row(l, r);
             filled.iter_mut().zip(&cells).for_each(|(n, cell)| *n += u64::from(!cell.is_empty()));
             report.rows.joined += 1;
             writer.row(cells)
@@ -242,236 +247,6 @@ fn pick(rows: &[usize], policy: OnDuplicate) -> &[usize] {
         OnDuplicate::Fail | OnDuplicate::Cross => rows,
         OnDuplicate::First => &rows[..1],
         OnDuplicate::Last => &rows[rows.len() - 1..],
-    }
-}
-
-/// `part / whole`; null without a whole.
-fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
-}
-
-/// Where a cell of the result comes from.
-enum Source {
-    /// The left row if it has the column, else the right one.
-    Shared(Option<usize>, Option<usize>),
-    Left(usize),
-    Right(usize),
-}
-
-impl Source {
-    fn cell<'t>(&self, left: Option<&'t Row>, right: Option<&'t Row>) -> &'t str {
-        let at = |row: Option<&'t Row>, column: Option<usize>| Some(row?.cell(column?));
-        match self {
-            Self::Shared(l, r) => at(left, *l).or_else(|| at(right, *r)),
-            Self::Left(l) => at(left, Some(*l)),
-            Self::Right(r) => at(right, Some(*r)),
-        }
-        .unwrap_or("")
-    }
-}
-
-/// The columns of the result.
-struct Layout {
-    header: Vec<String>,
-    cells: Vec<Source>,
-    /// The places of the value columns in the result.
-    values: std::ops::Range<usize>,
-    /// Name and places of the columns that both sides have and that are neither key nor value.
-    compared: Vec<(String, usize, usize)>,
-    left_only: Vec<String>,
-    right_only: Vec<String>,
-}
-
-impl Layout {
-    fn new(params: &Params, left: &Table, right: &Table) -> Result<Self, StageError> {
-        let left_values = left.require(&params.columns, "columns")?;
-        let right_values = right.require(&params.columns, "columns")?;
-        let mut layout = Self {
-            header: Vec::new(),
-            cells: Vec::new(),
-            values: 0..0,
-            compared: Vec::new(),
-            left_only: Vec::new(),
-            right_only: Vec::new(),
-        };
-        for (l, column) in left.columns().iter().enumerate().filter(|(l, _)| !left_values.contains(l)) {
-            let r = right.column(column);
-            match r {
-                None => layout.left_only.push(column.clone()),
-                Some(r) if !params.on.contains(column) => layout.compared.push((column.clone(), l, r)),
-                Some(_) => {}
-            }
-            layout.push(column.clone(), Source::Shared(Some(l), r));
-        }
-        let first = layout.header.len();
-        for (column, l) in params.columns.iter().zip(left_values) {
-            layout.push(format!("{}{column}", params.prefix.left), Source::Left(l));
-        }
-        for (column, r) in params.columns.iter().zip(right_values) {
-            layout.push(format!("{}{column}", params.prefix.right), Source::Right(r));
-        }
-        layout.values = first..layout.header.len();
-        for (r, column) in right.columns().iter().enumerate().filter(|(_, c)| left.column(c).is_none()) {
-            layout.right_only.push(column.clone());
-            layout.push(column.clone(), Source::Shared(None, Some(r)));
-        }
-        for (index, column) in layout.header.iter().enumerate() {
-            if layout.header[..index].contains(column) {
-                return Err(StageError::new(format!(
-                    "the result would have two columns named '{column}' ({} joined with {})",
-                    left.name(),
-                    right.name()
-                ))
-                .hint("choose another 'prefix' for the value columns"));
-            }
-        }
-        Ok(layout)
-    }
-
-    fn push(&mut self, column: String, source: Source) {
-        self.header.push(column);
-        self.cells.push(source);
-    }
-
-    /// The shared columns in which two rows of one key differ.
-    fn conflicts(&self, left: &Row, right: &Row) -> Vec<String> {
-        self.compared
-            .iter()
-            .filter(|(_, l, r)| left.cell(*l) != right.cell(*r))
-            .map(|(column, ..)| column.clone())
-            .collect()
-    }
-}
-
-/// The output `report`.
-#[derive(Serialize)]
-struct Report {
-    matched_keys: usize,
-    left_only: Vec<Value>,
-    right_only: Vec<Value>,
-    duplicates: Vec<Duplicate>,
-    conflicts: Vec<Conflict>,
-    match_rate: Option<f64>,
-    rows: RowCounts,
-    dropped: SideCounts,
-    completeness: indexmap::IndexMap<String, Option<f64>>,
-    columns: OneSidedColumns,
-}
-
-#[derive(Serialize)]
-struct Duplicate {
-    key: Value,
-    left: usize,
-    right: usize,
-}
-
-#[derive(Serialize)]
-struct Conflict {
-    key: Value,
-    columns: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct RowCounts {
-    left: usize,
-    right: usize,
-    joined: u64,
-}
-
-#[derive(Default, Serialize)]
-struct SideCounts {
-    left: u64,
-    right: u64,
-}
-
-#[derive(Default, Serialize)]
-struct OneSidedColumns {
-    left_only: Vec<String>,
-    right_only: Vec<String>,
-}
-
-impl Report {
-    fn new(on: &[String], left: &Table, right: &Table, l: &Groups, r: &Groups) -> Self {
-        let alone = |mine: &Groups, other: &Groups| -> Vec<Value> {
-            mine.keys().filter(|key| !other.contains_key(*key)).map(|key| keys::to_json(on, key)).collect()
-        };
-        let (left_only, right_only) = (alone(l, r), alone(r, l));
-        let matched_keys = l.len() - left_only.len();
-        let all = matched_keys + left_only.len() + right_only.len();
-        Self {
-            matched_keys,
-            duplicates: duplicates(l, r)
-                .map(|(key, left, right)| Duplicate {
-                    key: keys::to_json(on, key),
-                    left: left.len(),
-                    right: right.len(),
-                })
-                .collect(),
-            conflicts: Vec::new(),
-            match_rate: share(matched_keys as u64, all as u64),
-            rows: RowCounts { left: left.rows().len(), right: right.rows().len(), joined: 0 },
-            dropped: SideCounts::default(),
-            completeness: Default::default(),
-            columns: OneSidedColumns::default(),
-            left_only,
-            right_only,
-        }
-    }
-}
-
-/// Keys with several rows on a side, and their rows on both: the left table's by first appearance, then the right one's.
-fn duplicates<'g, 't>(
-    left: &'g Groups<'t>,
-    right: &'g Groups<'t>,
-) -> impl Iterator<Item = (&'g [&'t str], &'g [usize], &'g [usize])> {
-    fn rows<'g, 't>(groups: &'g Groups<'t>, key: &[&'t str]) -> &'g [usize] {
-        groups.get(key).map_or(&[], Vec::as_slice)
-    }
-    left.keys()
-        .chain(right.keys().filter(|key| !left.contains_key(*key)))
-        .map(|key| (key.as_slice(), rows(left, key), rows(right, key)))
-        .filter(|(_, l, r)| l.len() > 1 || r.len() > 1)
-}
-
-fn duplicate_error(on: &[String], left: &Table, right: &Table, l: &Groups, r: &Groups) -> StageError {
-    let all = duplicates(l, r).count();
-    let mut message = format!("the key ({}) is not unique: {all} with several rows", on.join(", "));
-    for (key, l_rows, r_rows) in duplicates(l, r).take(keys::NAMED_IN_ERRORS) {
-        let places: Vec<String> = [(left, l_rows), (right, r_rows)]
-            .iter()
-            .filter(|(_, rows)| !rows.is_empty())
-            .map(|(table, rows)| keys::places(table, rows))
-            .collect();
-        message += &format!("\n  {}: {}", keys::to_text(on, key), places.join("; "));
-    }
-    more(&mut message, all);
-    StageError::new(message)
-        .hint("add the column that tells these rows apart to 'on'")
-        .hint("or choose with 'on_duplicate': cross (every combination), first, last")
-}
-
-fn one_sided_error(on: &[String], left: &Table, right: &Table, l: &Groups, r: &Groups) -> StageError {
-    let sides = || {
-        let only_left =
-            l.iter().filter(|(key, _)| !r.contains_key(*key)).map(|(key, rows)| (left, key, rows));
-        let only_right =
-            r.iter().filter(|(key, _)| !l.contains_key(*key)).map(|(key, rows)| (right, key, rows));
-        only_left.chain(only_right)
-    };
-    let all = sides().count();
-    let mut message = format!("{all} keys have rows on one side only ('one_sided' is fail)");
-    for (table, key, rows) in sides().take(keys::NAMED_IN_ERRORS) {
-        message += &format!("\n  {}: {}", keys::to_text(on, key), keys::places(table, rows));
-    }
-    more(&mut message, all);
-    StageError::new(message)
-}
-
-/// Says how many keys a message leaves out.
-fn more(message: &mut String, all: usize) {
-    if all > keys::NAMED_IN_ERRORS {
-        *message +=
-            &format!("\n  and {} more, all of them in the output 'report'", all - keys::NAMED_IN_ERRORS);
     }
 }
 

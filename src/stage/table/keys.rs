@@ -19,7 +19,7 @@ pub fn group<'t>(table: &'t Table, columns: &[usize]) -> Groups<'t> {
     let mut groups = Groups::new();
     for (number, row) in table.rows().iter().enumerate() {
         let key = columns.iter().map(|column| row.cell(*column)).collect();
-        groups.entry(key).or_insert_with(Vec::new).push(number);
+        groups.entry(key).or_default().push(number);
     }
     groups
 }

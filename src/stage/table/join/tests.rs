@@ -200,7 +200,7 @@ fn bad_tables_are_refused() {
     failed(
         &join(with(), "k,v\na,1\n", "k,v\na,1,2\n"),
         expect![[r#"
-            r.csv:2: 3 cells, but the header has 2
+            r.csv:2: expected 2 cells as in the header, found 3
             a cell that holds a comma, a quote or a line end must be quoted"#]],
     );
     failed(&join(with(), "", "k,v\na,1\n"), expect!["l.csv: empty (expected at least a header line)"]);
@@ -241,4 +241,41 @@ fn parameters_are_checked_before_anything_runs() {
     expect!["on_duplicate: unknown variant `all`, expected one of `fail`, `cross`, `first`, `last`"]
         .assert_eq(&fault(json!({"on": ["a"], "on_duplicate": "all"})));
     assert!(fault(json!({"on": ["a"], "colums": []})).contains("unknown field `colums`"));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+    #[test]
+    fn cross_is_what_two_nested_loops_give(
+        left in proptest::collection::vec(("[abc]", "[01]", "[xy]"), 0..7),
+        right in proptest::collection::vec(("[bcd]", "[01]", "[xy]"), 0..7),
+    ) {
+        let text = |rows: &[(String, String, String)]| -> String {
+            rows.iter().fold("k,s,v\n".to_owned(), |text, (k, s, v)| text + &format!("{k},{s},{v}\n"))
+        };
+        let mut expected = Vec::new();
+        let mut conflicts = 0;
+        for (i, l) in left.iter().enumerate() {
+            if left[..i].iter().any(|before| before.0 == l.0) {
+                continue;
+            }
+            for l in left.iter().filter(|other| other.0 == l.0) {
+                let matches: Vec<_> = right.iter().filter(|r| r.0 == l.0).collect();
+                conflicts += matches.iter().filter(|r| r.1 != l.1).count();
+                if matches.is_empty() {
+                    expected.push(format!("{},{},{},", l.0, l.1, l.2));
+                }
+                expected.extend(matches.iter().map(|r| format!("{},{},{},{}", l.0, l.1, l.2, r.2)));
+            }
+        }
+        for (i, r) in right.iter().enumerate() {
+            if left.iter().all(|l| l.0 != r.0) && right[..i].iter().all(|before| before.0 != r.0) {
+                expected.extend(right.iter().filter(|o| o.0 == r.0).map(|o| format!("{},{},,{}", o.0, o.1, o.2)));
+            }
+        }
+        let done = join(small(json!({"on_duplicate": "cross"})), &text(&left), &text(&right)).ok();
+        let lines: Vec<String> = done.text("csv").lines().skip(1).map(str::to_owned).collect();
+        proptest::prop_assert_eq!(lines, expected);
+        proptest::prop_assert_eq!(done.json("report")["conflicts"].as_array().unwrap().len(), conflicts);
+    }
 }

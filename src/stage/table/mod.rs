@@ -1,6 +1,15 @@
 //! Tables: reading, writing, joining, comparing.
 
+pub mod compare;
+pub mod csv;
+pub mod join;
+pub mod keys;
+pub mod markdown;
+
 use crate::api::Catalog;
 
 /// Adds this domain's stages.
-pub fn register(_catalog: &mut Catalog) {}
+pub fn register(catalog: &mut Catalog) {
+    catalog.add(join::Join);
+    catalog.add(compare::Compare);
+}

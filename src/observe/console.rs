@@ -232,13 +232,13 @@ impl Drop for Bar {
     }
 }
 
-/// `merge 1.20s, fetch[seq=1k_1k] 0.40s +5`: what runs, the longest first.
+/// `1.20s merge, 0.40s fetch[seq=1k_1k] +5`: what runs, the longest first. The time is in front, where a narrow terminal leaves it.
 fn running_text(running: &IndexMap<String, Instant>, now: Instant) -> String {
     const SHOWN: usize = 4;
     let names: Vec<String> = running
         .iter()
         .take(SHOWN)
-        .map(|(node, since)| format!("{node} {}", lines::seconds(now.duration_since(*since).as_secs_f64())))
+        .map(|(node, since)| format!("{} {node}", lines::seconds(now.duration_since(*since).as_secs_f64())))
         .collect();
     let mut text = names.join(", ");
     if running.len() > SHOWN {
@@ -318,7 +318,7 @@ mod tests {
         let names = ["a", "b", "c", "d", "e"];
         let running: IndexMap<String, Instant> = names.iter().map(|n| ((*n).to_owned(), start)).collect();
         let text = running_text(&running, start + Duration::from_millis(1200));
-        assert_eq!(text, "a 1.20s, b 1.20s, c 1.20s, d 1.20s +1");
+        assert_eq!(text, "1.20s a, 1.20s b, 1.20s c, 1.20s d +1");
         let bar = Bar::new();
         bar.bar.set_draw_target(ProgressDrawTarget::hidden());
         bar.started("a");

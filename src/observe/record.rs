@@ -245,22 +245,26 @@ pub(super) fn millis(seconds: f64) -> f64 {
 
 /// Writes a record while the run goes on: the header, then every event, each handed on as one JSON line at once.
 pub struct Recorder {
-    state: Mutex<(bool, Box<dyn FnMut(Value) + Send>)>,
+    state: Mutex<Writing>,
+}
+
+struct Writing {
+    begun: bool,
+    write: Box<dyn FnMut(Value) + Send>,
 }
 
 impl Recorder {
     /// `write` takes the lines in order.
     pub fn new(write: impl FnMut(Value) + Send + 'static) -> Self {
-        Self { state: Mutex::new((false, Box::new(write))) }
+        Self { state: Mutex::new(Writing { begun: false, write: Box::new(write) }) }
     }
 }
 
 impl Observer for Recorder {
     fn observe(&self, stamped: &Stamped) {
         let mut state = lock(&self.state);
-        let (begun, write) = &mut *state;
-        if !*begun {
-            *begun = true;
+        let Writing { begun, write } = &mut *state;
+        if !std::mem::replace(begun, true) {
             write(header(stamped));
         }
         write(serde_json::to_value(stamped).unwrap_or_else(|e| json!({ "unwritable": e.to_string() })));

@@ -24,7 +24,7 @@ pub struct Stamped {
 pub enum Event {
     /// First event.
     RunStarted {
-        /// [`EVENT_VERSION`]
+        /// Version of the event stream.
         version: u32,
         /// Run id.
         run: String,

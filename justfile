@@ -1,0 +1,37 @@
+# `just` lists what there is.
+
+default:
+    @just --list
+
+# build the binary
+build:
+    cargo build --locked
+
+# run flow: just flow run workflows/full.json
+flow *ARGS:
+    cargo run --locked --quiet -- {{ARGS}}
+
+# all tests, or those whose name contains FILTER
+test FILTER='':
+    cargo test --locked {{FILTER}}
+
+# format, lint
+fix:
+    cargo fmt
+    cargo clippy --all-targets --locked
+
+# rewrite generated files (schemas, docs/reference) and inline snapshots
+update:
+    FLOW_UPDATE=1 UPDATE_EXPECT=1 cargo test --locked
+
+# everything CI does
+ci:
+    .ci/run
+
+# licences, advisories and duplicates of the dependencies (needs cargo-deny)
+deny:
+    cargo deny check
+
+# documentation of the library
+doc:
+    cargo doc --no-deps --open

@@ -1,0 +1,69 @@
+//! What the format promises and this version does not do yet: parsed, so that it can be refused by name. Unaware of what works.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+use crate::Error;
+
+/// The refusal of something that is planned.
+pub(super) fn not_yet(what: &str) -> Error {
+    Error::usage(format!("not yet: {what}"))
+        .hint("this version of flow does not do it; flow --help lists what it does")
+}
+
+/// Options of `run` and `plan` that are planned.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct LaterOptions {
+    #[arg(long, hide = true, value_name = "SPEC")]
+    devices: Option<OsString>,
+    #[arg(long, hide = true, value_name = "PATTERN")]
+    remeasure: Option<OsString>,
+    #[arg(long, hide = true, value_name = "PATTERN")]
+    adopt: Option<OsString>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    hardware: Option<OsString>,
+    #[arg(long, hide = true)]
+    frozen: bool,
+    #[arg(long, hide = true)]
+    strict: bool,
+    #[arg(long, hide = true, value_name = "FILE")]
+    trace: Option<OsString>,
+    #[arg(long, hide = true, value_name = "URL")]
+    cache_from: Option<OsString>,
+    #[arg(long, hide = true, value_name = "URL")]
+    cache_to: Option<OsString>,
+    #[arg(long, hide = true, value_name = "I/N")]
+    part: Option<OsString>,
+    #[arg(long, hide = true)]
+    check_determinism: bool,
+}
+
+/// Arguments of a command that is planned: anything.
+#[derive(Args, Clone, Debug, Default)]
+#[command(disable_help_flag = true)]
+pub struct LaterArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<OsString>,
+}
+
+impl LaterOptions {
+    /// The first of them that was given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        [
+            (self.devices.is_some(), "--devices"),
+            (self.remeasure.is_some(), "--remeasure"),
+            (self.adopt.is_some(), "--adopt"),
+            (self.hardware.is_some(), "--hardware"),
+            (self.frozen, "--frozen"),
+            (self.strict, "--strict"),
+            (self.trace.is_some(), "--trace"),
+            (self.cache_from.is_some(), "--cache-from"),
+            (self.cache_to.is_some(), "--cache-to"),
+            (self.part.is_some(), "--part"),
+            (self.check_determinism, "--check-determinism"),
+        ]
+        .into_iter()
+        .find_map(|(set, name)| set.then_some(name))
+    }
+}

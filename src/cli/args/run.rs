@@ -1,0 +1,152 @@
+//! Arguments of the commands that act: run, plan, clean, up, exec and the hidden ones. Unaware of how they do it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::values;
+use super::{FileArgs, SelectArgs};
+use crate::observe::ProgressMode;
+
+/// `flow run`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  flow run workflows/full.json
+  flow run workflows/inferencemax.json --set 'models=[\"gpt-oss-120b\"]' merge
+  flow run workflows/full.json --force='fetch*' --json > result.json
+
+Exit status: 0 ok, 1 a step failed, 2 wrong usage, 3 invalid workflow, 4 environment, 70 a bug in flow, 130 and 143 interrupted.")]
+pub struct RunArgs {
+    /// What to run.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Nodes at once [default: number of CPUs].
+    #[arg(short, long, value_name = "N", value_parser = values::jobs)]
+    pub jobs: Option<usize>,
+    /// After a failure go on with everything that does not need what failed.
+    #[arg(short, long)]
+    pub keep_going: bool,
+    /// Same as `flow plan`.
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Do not wait for another run of this workspace: exit 4.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Print one JSON object on standard output at the end.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the event stream to FILE as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// How to show progress.
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub progress: Progress,
+}
+
+/// How to show progress.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Progress {
+    /// A bar on a terminal, plain lines in a pipe.
+    #[default]
+    Auto,
+    /// Plain lines.
+    Plain,
+    /// Failures, notes and the summary.
+    None,
+}
+
+impl From<Progress> for ProgressMode {
+    fn from(progress: Progress) -> Self {
+        match progress {
+            Progress::Auto => Self::Auto,
+            Progress::Plain => Self::Plain,
+            Progress::None => Self::None,
+        }
+    }
+}
+
+/// `flow plan`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  flow plan workflows/full.json --set out=out/new")]
+pub struct PlanArgs {
+    /// What to plan.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `flow clean`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  flow clean workflows/full.json --orphans -n")]
+pub struct CleanArgs {
+    /// The workflow.
+    #[command(flatten)]
+    pub workflow: FileArgs,
+    /// Only files that earlier runs published and that no node declares now.
+    #[arg(long)]
+    pub orphans: bool,
+    /// Name what would be removed.
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Do not wait for a run of this workspace: exit 4.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `flow up`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  flow up workflows/full.json inferencemax.dashboard")]
+pub struct UpArgs {
+    /// The workflow.
+    #[command(flatten)]
+    pub workflow: FileArgs,
+    /// Service id.
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+}
+
+/// `flow exec`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  flow exec workflows/full.json inferencemax.merge -- env")]
+pub struct ExecArgs {
+    /// The workflow.
+    #[command(flatten)]
+    pub workflow: FileArgs,
+    /// Node id.
+    #[arg(value_name = "NODE")]
+    pub node: String,
+    /// Do not wait for a run of this workspace: exit 4.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Program and arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `flow __guard`
+#[derive(Args, Clone, Debug)]
+pub struct GuardArgs {
+    /// Run id.
+    pub run: String,
+}
+
+/// `flow __sim`
+#[derive(Args, Clone, Debug)]
+pub struct SimArgs {
+    /// Simulator, e.g. `sim.http`.
+    pub name: String,
+    /// Its parameters as JSON.
+    pub with: String,
+}

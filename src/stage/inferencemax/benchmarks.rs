@@ -212,28 +212,33 @@ fn select(body: Body, params: &Params, report: &mut Report) -> Vec<Row> {
 }
 
 fn availability(
-    file: &InputFile,
+    files: &[InputFile],
     params: &Params,
     models: &[ModelReport],
-) -> Result<Availability, StageError> {
-    let text = file.read_text()?;
-    let items = array(file, &text)?;
-    let mut out = Availability { rows: items.len(), failed: 0, newest: BTreeMap::new(), missing: Vec::new() };
-    for item in &items {
-        let record = cells::members(item).unwrap_or_default();
-        let date = date(&record);
-        match record.get("model").and_then(|raw| cells::text(raw)) {
-            Some(model) if !date.is_empty() => {
-                if params.date.as_ref().is_none_or(|newest| date <= *newest) {
-                    let newest = out.newest.entry(model).or_default();
-                    *newest = std::mem::take(newest).max(date);
+) -> Result<Option<Availability>, StageError> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let mut out = Availability { rows: 0, failed: 0, newest: BTreeMap::new(), missing: Vec::new() };
+    for file in files {
+        let text = file.read_text()?;
+        for item in array(file, &text)? {
+            out.rows += 1;
+            let record = cells::members(item).unwrap_or_default();
+            let date = date(&record);
+            match record.get("model").and_then(|raw| cells::text(raw)) {
+                Some(model) if !date.is_empty() => {
+                    if params.date.as_ref().is_none_or(|newest| date <= *newest) {
+                        let newest = out.newest.entry(model).or_default();
+                        *newest = std::mem::take(newest).max(date);
+                    }
                 }
+                _ => out.failed += 1,
             }
-            _ => out.failed += 1,
         }
     }
     out.missing = out.newest.keys().filter(|id| !models.iter().any(|m| m.model == **id)).cloned().collect();
-    Ok(out)
+    Ok(Some(out))
 }
 
 /// [`FIRST`] as far as there, then the others, then the metrics, both in code-point order.
@@ -271,7 +276,11 @@ impl Stage for Benchmarks {
                     arity: Arity::Many,
                     doc: "bodies of /benchmarks, one per model",
                 },
-                InputPort { name: "availability", arity: Arity::Optional, doc: "body of /availability" },
+                InputPort {
+                    name: "availability",
+                    arity: Arity::Many,
+                    doc: "body of /availability, if there is one",
+                },
             ],
             outputs: vec![
                 OutputPort {
@@ -318,9 +327,7 @@ impl Stage for Benchmarks {
         for body in bodies {
             rows.extend(select(body, &params, &mut report));
         }
-        if !ctx.files("availability").is_empty() {
-            report.availability = Some(availability(ctx.input("availability")?, &params, &report.models)?);
-        }
+        report.availability = availability(ctx.files("availability"), &params, &report.models)?;
         let reasons = report.dropped.iter().chain(&report.failed).filter(|(_, count)| **count > 0);
         let lines: Vec<String> =
             reasons.map(|(reason, count)| format!("{count} rows left out: {reason}")).collect();

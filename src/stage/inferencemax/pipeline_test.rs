@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{clean::Clean, convert::Convert, tables::Tables, wrap::Wrap};
+use super::{
+    benchmarks::Benchmarks, clean::Clean, convert::Convert, enrich::Enrich, tables::Tables, verify::Verify,
+    wrap::Wrap,
+};
 use crate::stage::harness::{Bench, Finished, fixtures};
 
 fn raw_files(dir: &Path) -> Vec<PathBuf> {
@@ -81,4 +84,41 @@ fn served_bodies_give_the_same_tables() {
     }
     files.sort();
     assert_expected(&tables(&files), &dir);
+}
+
+#[test]
+fn the_shipped_data_passes_every_stage() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("workflows/data");
+    let files: Vec<_> = raw_files(&data.join("inferencemax/saved"))
+        .iter()
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap()))
+        .collect();
+    let made = tables(&files);
+    let report = Bench::new(&Verify, json!({}))
+        .path("e2e", &made.path("e2e"))
+        .path("interactivity", &made.path("interactivity"))
+        .run(&["report"])
+        .ok()
+        .json("report");
+    assert_eq!(
+        report,
+        json!({
+            "pareto": {"checked": 216, "equal": 216},
+            "cost": {"checked": 648, "within_rounding": 648},
+            "tok_s_per_mw": {"checked": 216, "within_rounding": 216},
+            "differences": [], "unknown_hardware": {}, "not_checked": {}
+        })
+    );
+    let api = data.join("inferencemax-api");
+    let table = Bench::new(&Benchmarks, json!({}))
+        .path("benchmarks", &api.join("benchmarks-dsr1.json"))
+        .path("benchmarks", &api.join("benchmarks-gptoss120b.json"))
+        .path("availability", &api.join("availability.json"))
+        .run(&["csv", "report"])
+        .ok();
+    let report = table.json("report");
+    assert_eq!((&report["rows"], &report["kept"]), (&json!(26), &json!(24)));
+    let costs =
+        Bench::new(&Enrich, json!({})).path("csv", &table.path("csv")).run(&["enriched", "report"]).ok();
+    assert_eq!(costs.json("report")["unknown_hardware"], json!({"gb300": 6}));
 }

@@ -67,6 +67,9 @@ struct Difference {
     computed: String,
 }
 
+/// A row and its place in the plane.
+type PlacedPoint = (usize, (f64, f64));
+
 /// One table in memory.
 struct Table {
     kind: Kind,
@@ -138,7 +141,7 @@ impl Report {
         };
         let flags: Vec<&str> =
             table.columns.keys().map(String::as_str).filter(|name| name.ends_with("_roof")).collect();
-        let mut groups: BTreeMap<[&str; 3], Vec<(usize, (f64, f64))>> = BTreeMap::new();
+        let mut groups: BTreeMap<[&str; 3], Vec<PlacedPoint>> = BTreeMap::new();
         for row in 0..table.records.len() {
             match (table.number(row, "x"), table.number(row, "tpPerGpu_y")) {
                 (Some(x), Some(y)) => {

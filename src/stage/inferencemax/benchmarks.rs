@@ -27,28 +27,31 @@ pub struct Params {
     /// Newest date of a result, `YYYY-MM-DD`; later rows are dropped and counted.
     #[serde(default)]
     pub date: Option<String>,
-    /// Model id -> display name (case-sensitive, as the API has it).
-    #[serde(default = "names")]
+    /// Model id -> display name, for models that are not known here or are to be called otherwise. Known: dsr1, gptoss120b,
+    /// llama70b, qwen3.5, kimik2.5, minimaxm2.5, glm5.
+    #[serde(default)]
     pub names: BTreeMap<String, String>,
     /// Pairs of input and output length in tokens. A body with none of them is kept whole.
     #[serde(default = "sequences")]
     pub sequences: Vec<[i64; 2]>,
 }
 
-/// The display names of the API.
-fn names() -> BTreeMap<String, String> {
-    [
-        ("dsr1", "DeepSeek-R1-0528"),
-        ("gptoss120b", "gpt-oss-120b"),
-        ("llama70b", "Llama-3.3-70B-Instruct-FP8"),
-        ("qwen3.5", "Qwen-3.5-397B-A17B"),
-        ("kimik2.5", "Kimi-K2.5"),
-        ("minimaxm2.5", "MiniMax-M2.5"),
-        ("glm5", "GLM-5"),
-    ]
-    .map(|(id, name)| (id.to_owned(), name.to_owned()))
-    .into_iter()
-    .collect()
+/// The display names of the API, case-sensitive.
+const NAMES: [(&str, &str); 7] = [
+    ("dsr1", "DeepSeek-R1-0528"),
+    ("gptoss120b", "gpt-oss-120b"),
+    ("llama70b", "Llama-3.3-70B-Instruct-FP8"),
+    ("qwen3.5", "Qwen-3.5-397B-A17B"),
+    ("kimik2.5", "Kimi-K2.5"),
+    ("minimaxm2.5", "MiniMax-M2.5"),
+    ("glm5", "GLM-5"),
+];
+
+impl Params {
+    fn display_name(&self, id: &str) -> Option<&str> {
+        let known = || NAMES.iter().find(|(known, _)| *known == id).map(|(_, name)| *name);
+        self.names.get(id).map(String::as_str).or_else(known)
+    }
 }
 
 /// 1K / 1K, 1K / 8K, 8K / 1K.
@@ -121,8 +124,9 @@ struct BodyRow {
 
 /// The array in a file; an object with `error` gives its text.
 fn array<'t>(file: &InputFile, text: &'t str) -> Result<Vec<&'t RawValue>, StageError> {
-    let raw: &RawValue = serde_json::from_str(text)
-        .map_err(|e| StageError::new(format!("{}: expected a JSON array of rows: {e}", file.name)))?;
+    let fault = |e| StageError::new(format!("{}: expected a JSON array of rows: {e}", file.name));
+    serde_json::from_str::<Value>(text).map_err(fault)?; // strict: nesting, numbers and escapes too
+    let raw: &RawValue = serde_json::from_str(text).map_err(fault)?;
     cells::items(raw).ok_or_else(|| {
         let answer =
             cells::members(raw).and_then(|object| object.get("error").and_then(|error| cells::text(error)));
@@ -155,12 +159,12 @@ fn read(file: &InputFile, params: &Params) -> Result<Body, StageError> {
             *body.failed.entry("no_model").or_default() += 1;
             continue;
         };
-        let name = params.names.get(&model).ok_or_else(|| {
+        let name = params.display_name(&model).ok_or_else(|| {
             fault(format!("no display name for the model id '{model}'"))
                 .hint(format!("add \"{model}\": \"<display name>\" to the parameter 'names'"))
         })?;
         let mut row = Row::with_capacity(record.len() * 2);
-        row.insert(FIRST[0].to_owned(), name.clone());
+        row.insert(FIRST[0].to_owned(), name.to_owned());
         cells::flatten(&record, Depth::All, &mut row).map_err(fault)?;
         if body.model.is_empty() {
             body.model = model;
@@ -206,7 +210,7 @@ fn select(body: Body, params: &Params, report: &mut Report) -> Vec<Row> {
     }
     rows.sort_by_key(|row| row.sequence.map(|length| length.unwrap_or(i64::MAX)));
     report.kept += rows.len();
-    let name = params.names.get(&model).cloned().unwrap_or_default();
+    let name = params.display_name(&model).unwrap_or_default().to_owned();
     report.models.push(ModelReport { model, name, file, rows: total, kept: rows.len(), kept_all_sequences });
     rows.into_iter().map(|row| row.row).collect()
 }
@@ -416,6 +420,12 @@ mod tests {
         let error = run("[{\"model\": \"new1\"}]");
         assert!(error.message.contains("b.json: row 1") && error.hints[0].contains("'names'"), "{error:?}");
         assert!(Bench::new(&Benchmarks, json!({})).run(&["csv"]).result.is_err());
+        let named = Bench::new(&Benchmarks, json!({"names": {"new1": "New 1"}}))
+            .file("benchmarks", "b.json", "[{\"model\": \"new1\"}]")
+            .run(&["csv"])
+            .ok();
+        assert_eq!(named.text("csv"), "model_display_name,model\r\nNew 1,new1\r\n");
+        assert!(run(&"[".repeat(100_000)).message.contains("recursion limit"));
         assert_eq!(Benchmarks.check(&json!({"date": "20260220"})).unwrap_err().path, "date");
     }
 }

@@ -4,4 +4,5 @@ pub mod canonical;
 pub mod clock;
 pub mod digest;
 pub mod files;
+pub mod process;
 pub mod suggest;

@@ -212,3 +212,161 @@ fn sweep(run_id: &str, groups: &BTreeSet<u32>, grace: Duration, settle: Duration
     });
     ended.len()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::api::CancelToken;
+    use crate::exec::{CommandJob, Masker, run_command};
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A script, written by another process: a file this one has open for writing could not be started while a sibling test forks.
+    pub(in crate::exec) fn script(dir: &Path, text: &str) -> PathBuf {
+        let path = dir.join("script");
+        let written = Command::new("sh")
+            .args(["-c", "printf '%s' \"$1\" > \"$2\" && chmod +x \"$2\"", "sh", text])
+            .arg(&path)
+            .status()
+            .unwrap();
+        assert!(written.success());
+        path
+    }
+
+    /// A guard that only listens, for tests of what registers with it.
+    pub(in crate::exec) fn idle_guard() -> Guard {
+        let dir = tempfile::tempdir().unwrap();
+        Guard::start(&script(dir.path(), "#!/bin/sh\necho ready\nexec cat >/dev/null\n"), "test").unwrap()
+    }
+
+    /// A command line that runs one test of this binary, which then plays another process.
+    pub(in crate::exec) fn play(test: &str) -> String {
+        let exe = std::env::current_exe().unwrap();
+        format!("exec '{}' --exact exec::{test} --nocapture --test-threads 1", exe.display())
+    }
+
+    fn real_guard(dir: &Path) -> PathBuf {
+        script(
+            dir,
+            &format!(
+                "#!/bin/sh\nFLOW_TEST_GUARD=\"$2\"; export FLOW_TEST_GUARD\n{}\n",
+                play("guard::tests::as_guard")
+            ),
+        )
+    }
+
+    fn unique_run() -> String {
+        super::super::family::Mark::new("").value
+    }
+
+    fn spawn(script: &str, run: &str) -> Child {
+        Command::new("sh").args(["-c", script]).env("FLOW_RUN", run).process_group(0).spawn().unwrap()
+    }
+
+    #[test]
+    fn as_guard() {
+        if let Ok(run) = std::env::var("FLOW_TEST_GUARD") {
+            guard_main(&run);
+        }
+    }
+
+    #[test]
+    fn as_engine() {
+        let Ok(run) = std::env::var("FLOW_TEST_RUN") else { return };
+        let guard = Guard::start(Path::new(&std::env::var("FLOW_TEST_EXE").unwrap()), &run).unwrap();
+        let cancel = CancelToken::default();
+        let script = "sleep 600 & setsid sleep 600 & env -u FLOW_RUN sleep 600 & trap '' TERM; while :; do sleep 1; done";
+        let job = CommandJob {
+            argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            env: vec![("PATH".into(), std::env::var("PATH").unwrap()), ("FLOW_RUN".into(), run)],
+            cwd: "/".into(),
+            stdin: None,
+            stdout: None,
+            timeout: None,
+            cancel: &cancel,
+            kill_now: &cancel,
+            log: &mut |_| (),
+            masker: &Masker::default(),
+        };
+        run_command(job, &guard).unwrap();
+    }
+
+    #[test]
+    fn nothing_outlives_a_killed_engine() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = unique_run();
+        let mut engine = Command::new("sh")
+            .args(["-c", &play("guard::tests::as_engine")])
+            .env("FLOW_TEST_RUN", &run)
+            .env("FLOW_TEST_EXE", real_guard(dir.path()))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let all = || process::with_environ("FLOW_RUN", &run);
+        // The shell, the two sleeps that kept the mark, and the third of its loop.
+        assert!(process::wait_until(LONG, || all().len() >= 4), "{:?}", all());
+        let guards = || process::with_environ("FLOW_TEST_GUARD", &run);
+        assert_eq!(guards().len(), 1);
+        engine.kill().unwrap();
+        engine.wait().unwrap();
+        // The guard ends last.
+        assert!(process::wait_until(LONG, || guards().is_empty()));
+        assert_eq!(all(), [0; 0]);
+    }
+
+    #[test]
+    fn the_guard_does_not_hear_signals_and_has_its_own_session() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = unique_run();
+        let guard = Guard::start(&real_guard(dir.path()), &run).unwrap();
+        let [pid] = process::with_environ("FLOW_TEST_GUARD", &run)[..] else { panic!("one guard") };
+        assert_eq!(process::in_group(pid), [pid], "it leads its own session, so its own group");
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            assert!(process::kill(pid, signal));
+        }
+        let mut left = spawn("sleep 600", &run);
+        let mut registered = spawn("unset FLOW_RUN; exec env -u FLOW_RUN sleep 600", "other");
+        guard.register(registered.id());
+        guard.register(999_999_999);
+        guard.release(999_999_999);
+        guard.finish();
+        assert_eq!(process::start_time(pid), None);
+        assert!(!left.wait().unwrap().success());
+        assert!(!registered.wait().unwrap().success());
+    }
+
+    #[test]
+    fn the_protocol() {
+        let watched = |text: &str| watch(text.as_bytes());
+        assert_eq!(watched("+12\n+13\n-12\n+4"), Watched { groups: [13].into(), in_order: false });
+        assert_eq!(watched("+12\n-12\ndone\n"), Watched { groups: [].into(), in_order: true });
+        assert_eq!(watched("+x\n?\n"), Watched::default());
+    }
+
+    #[test]
+    fn the_sweep_of_a_dead_run() {
+        let run = unique_run();
+        assert_eq!(end_run_processes(&run, Duration::ZERO), 0);
+        let mut child = spawn("trap '' TERM; sleep 600 & wait; sleep 600", &run);
+        let mut other = spawn("exec sleep 600", &format!("{run}0"));
+        assert!(process::wait_until(LONG, || process::with_environ("FLOW_RUN", &run).len() == 2));
+        assert!(end_run_processes(&run, Duration::from_millis(50)) >= 2);
+        assert_eq!(process::with_environ("FLOW_RUN", &run), [0; 0]);
+        child.wait().unwrap();
+        assert_eq!(other.try_wait().unwrap(), None, "another run was harmed");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_guard_that_does_not_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = Guard::start(&dir.path().join("none"), "r").unwrap_err();
+        assert!(missing.message.contains("failed to start the guard"), "{missing}");
+        let ends = Guard::start(Path::new("/bin/true"), "r").unwrap_err();
+        assert!(ends.message.contains("ended at once"), "{ends}");
+    }
+}

@@ -14,6 +14,9 @@ use super::mask::Masker;
 /// Where programs are looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// More than a pipe can hold: what comes after that much was written after the end.
+pub(super) const PIPE_SIZE: usize = 1024 * 1024;
+
 /// A command that could not be started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -1,8 +1,9 @@
 //! Service processes: started on a port of their own, watched until ready, stopped whole. Unaware of leases and of who uses them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -91,8 +92,8 @@ pub struct RunningService {
     log: ServiceLog,
     process: Mutex<Process>,
     family: Family,
-    /// It listened on its port when it became ready.
-    listened: bool,
+    /// The sockets by which it listened when it was last looked at; empty if it uses no port.
+    sockets: Mutex<BTreeSet<u64>>,
     last_check: Mutex<Instant>,
 }
 
@@ -110,6 +111,10 @@ impl Process {
         }
         self.status
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Who listens on a service's port.
@@ -202,7 +207,7 @@ impl RunningService {
             log,
             process: Mutex::new(Process { child, status: None }),
             family,
-            listened: false,
+            sockets: Mutex::default(),
             last_check: Mutex::new(Instant::now()),
         };
         match service.await_ready(spec, cancel) {
@@ -279,7 +284,6 @@ impl RunningService {
                 probe::http(self.port, path, &unwanted).map_err(|last| format!("; last: {last}"))
             }
         };
-        self.listened = listener == Listener::Own;
         Ok(answer)
     }
 
@@ -316,22 +320,27 @@ impl RunningService {
     }
 
     fn listener(&self) -> Listener {
+        let Some(sockets) = port::listening_sockets(self.port) else { return Listener::Unknown };
+        if sockets.is_empty() {
+            return Listener::Nobody;
+        }
+        let mut known = lock(&self.sockets);
+        if !sockets.is_disjoint(&known) {
+            return Listener::Own;
+        }
+        if self.family.members().iter().any(|pid| port::holds(*pid, &sockets)) {
+            *known = sockets;
+            return Listener::Own;
+        }
+        // What was found first may have been closed in between.
         match port::listening_sockets(self.port) {
-            None => Listener::Unknown,
-            Some(sockets) if sockets.is_empty() => Listener::Nobody,
-            Some(sockets) if self.family.members().iter().any(|pid| port::holds(*pid, &sockets)) => {
-                Listener::Own
-            }
-            // It may have been closed in between.
-            Some(sockets) => match port::listening_sockets(self.port) {
-                Some(now) if now.is_disjoint(&sockets) => Listener::Nobody,
-                _ => Listener::Stranger,
-            },
+            Some(now) if now.is_disjoint(&sockets) => Listener::Nobody,
+            _ => Listener::Stranger,
         }
     }
 
     fn poll(&self) -> Option<ExitStatus> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner).poll()
+        lock(&self.process).poll()
     }
 
     /// `http://127.0.0.1:PORT`, or what it announced; no final slash.
@@ -365,8 +374,8 @@ impl RunningService {
             self.log.wait_for_end(Duration::from_millis(100));
             format!("service '{}' (pid {}) died: {}", self.id, self.pid(), Exit::from_status(status))
         } else {
-            let mut last = self.last_check.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.listened || last.elapsed() < LISTEN_CHECK {
+            let mut last = lock(&self.last_check);
+            if lock(&self.sockets).is_empty() || last.elapsed() < LISTEN_CHECK {
                 return None;
             }
             *last = Instant::now();
@@ -445,5 +454,272 @@ impl ServiceFailure {
     fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::guard::tests::{idle_guard, play};
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        guard: Guard,
+        cancel: CancelToken,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().unwrap(), guard: idle_guard(), cancel: CancelToken::default() }
+        }
+
+        /// A service that runs a shell script.
+        fn spec(&self, probe: Probe, script: impl Fn(u16) -> String + Send + Sync + 'static) -> ServiceSpec {
+            ServiceSpec {
+                id: "api".into(),
+                argv: Box::new(move |port| vec!["sh".into(), "-c".into(), script(port)]),
+                env: Box::new(|port| {
+                    vec![
+                        ("PATH".into(), std::env::var("PATH").unwrap()),
+                        ("FLOW_TEST_PORT".into(), port.to_string()),
+                    ]
+                }),
+                cwd: self.dir.path().to_owned(),
+                port: None,
+                probe,
+                ready_timeout: LONG,
+                stop_grace: LONG,
+                log: self.dir.path().join("logs/api.log"),
+                masker: Arc::new(Masker::new(vec!["s3cret".into()])),
+            }
+        }
+
+        fn start(&self, spec: &ServiceSpec) -> Result<RunningService, ServiceFailure> {
+            RunningService::start(spec, &self.guard, &self.cancel)
+        }
+    }
+
+    /// A script that plays a server; `mode` as in `as_server`.
+    fn server(mode: &'static str) -> impl Fn(u16) -> String + Send + Sync {
+        move |_| {
+            format!("echo with s3cret; export FLOW_TEST_SERVER={mode}; {}", play("service::tests::as_server"))
+        }
+    }
+
+    fn get(port: u16, path: &str) {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+
+    /// `http`: answers 503 twice, then 200; on `/quit` it closes its port and stays. `announce`: has a port of its own.
+    #[test]
+    fn as_server() {
+        let Ok(mode) = std::env::var("FLOW_TEST_SERVER") else { return };
+        let port =
+            if mode == "announce" { 0 } else { std::env::var("FLOW_TEST_PORT").unwrap().parse().unwrap() };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        println!("\n{{\"url\": \"http://127.0.0.1:{port}/\"}}");
+        let mut asked = 0;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).unwrap_or(0);
+            if read == 0 {
+                continue;
+            }
+            asked += 1;
+            let status = if asked > 2 { "200 OK" } else { "503 Loading" };
+            let _ = write!(stream, "HTTP/1.1 {status}\r\n\r\n");
+            if request.starts_with(b"GET /quit") {
+                break;
+            }
+        }
+        drop(listener);
+        loop {
+            std::thread::park();
+        }
+    }
+
+    #[test]
+    fn ready_by_http_then_stopped() {
+        let bench = Bench::new();
+        let service = bench.start(&bench.spec(Probe::Http("/health".into()), server("http"))).unwrap();
+        assert_eq!(service.url(), format!("http://127.0.0.1:{}", service.port()));
+        assert_eq!(service.host(), "127.0.0.1");
+        assert_eq!(service.failure(), None);
+        assert_eq!(service.tail(200)[0], "with ***");
+        let (pid, port) = (service.pid(), service.port());
+        let stopped = service.stop(&bench.guard);
+        assert_eq!(stopped, Stopped { exit: Some(Exit::Signal(15, "SIGTERM".into())), killed: false });
+        assert!(!process::group_alive(pid));
+        assert_eq!(port::taken_by(port), None);
+        let log = std::fs::read_to_string(bench.dir.path().join("logs/api.log")).unwrap();
+        assert!(log.starts_with("with ***\n") && !log.contains("s3cret"), "{log}");
+    }
+
+    #[test]
+    fn a_listening_child_is_the_services_own() {
+        let bench = Bench::new();
+        let script =
+            |port| format!("(setsid sh -c \"{}\") & wait", server("http")(port).replace("echo with", "echo"));
+        let service = bench.start(&bench.spec(Probe::Tcp, script)).unwrap();
+        let mark = service.family.mark.clone();
+        assert!(process::with_environ("FLOW_SERVICE", &mark.value).len() >= 2);
+        service.stop(&bench.guard);
+        assert_eq!(process::with_environ("FLOW_SERVICE", &mark.value), [0; 0]);
+    }
+
+    #[test]
+    fn ready_by_what_it_prints() {
+        let bench = Bench::new();
+        let spec = bench.spec(Probe::Log("^ready on [0-9]+$".into()), |port| {
+            format!("echo starting; echo ready on {port} >&2; exec sleep 60")
+        });
+        let service = bench.start(&spec).unwrap();
+        assert_eq!(service.tail(1), [format!("ready on {}", service.port())]);
+        assert_eq!(service.failure(), None);
+        assert_eq!(service.kill(&bench.guard).exit, Some(Exit::Signal(9, "SIGKILL".into())));
+
+        let service = bench.start(&bench.spec(Probe::Announce, server("announce"))).unwrap();
+        assert!(service.url().ends_with(&format!(":{}", service.port())), "{}", service.url());
+        get(service.port(), "/");
+        service.stop(&bench.guard);
+
+        let failure = bench.start(&bench.spec(Probe::Log("(".into()), |_| String::new())).unwrap_err();
+        assert!(failure.message.contains("no regular expression"), "{failure}");
+    }
+
+    #[test]
+    fn one_that_never_gets_ready() {
+        let bench = Bench::new();
+        let failure =
+            bench.start(&bench.spec(Probe::Tcp, |_| "echo bad s3cret >&2; exit 3".to_owned())).unwrap_err();
+        assert_eq!(failure.message, "service 'api' ended before it was ready (exit code 3)");
+        assert_eq!(failure.tail, ["bad ***"]);
+
+        let mut spec = bench.spec(Probe::Http("health".into()), |_| "echo $$; exec sleep 60".to_owned());
+        spec.ready_timeout = Duration::from_millis(300);
+        let failure = bench.start(&spec).unwrap_err();
+        assert!(
+            failure
+                .message
+                .starts_with("service 'api' was not ready after 300ms: waited for GET http://127.0.0.1:")
+        );
+        assert!(
+            failure.message.contains("/health to be answered with 2xx; nothing listens on port"),
+            "{failure}"
+        );
+        assert!(!process::group_alive(failure.tail[0].parse().unwrap()));
+
+        let mut spec = bench.spec(Probe::Tcp, |_| String::new());
+        spec.argv = Box::new(|_| vec!["no-such-server".into()]);
+        let failure = bench.start(&spec).unwrap_err();
+        assert!(
+            failure.message.starts_with("service 'api': program 'no-such-server' not found"),
+            "{failure}"
+        );
+        assert!(!failure.hints.is_empty());
+    }
+
+    #[test]
+    fn cancelled_while_starting() {
+        let bench = Bench::new();
+        let cancel = bench.cancel.clone();
+        let spec = bench.spec(Probe::Tcp, move |_| {
+            cancel.cancel();
+            "exec sleep 60".to_owned()
+        });
+        assert!(bench.start(&spec).unwrap_err().cancelled);
+    }
+
+    #[test]
+    fn a_stranger_on_a_fixed_port_is_refused() {
+        let bench = Bench::new();
+        let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = stranger.local_addr().unwrap().port();
+        let mut spec = bench.spec(Probe::Tcp, |_| "exec sleep 60".to_owned());
+        spec.port = Some(port);
+        let failure = bench.start(&spec).unwrap_err();
+        let expected =
+            format!("service 'api' needs port {port}, which is taken by pid {}", std::process::id());
+        assert!(failure.message.starts_with(&expected), "{failure}");
+    }
+
+    #[test]
+    fn a_port_taken_in_between_is_replaced_three_times() {
+        let bench = Bench::new();
+        let strangers = Mutex::new(Vec::new());
+        let spec = bench.spec(Probe::Tcp, move |port| {
+            let mut strangers = strangers.lock().unwrap();
+            match strangers.len() {
+                0 => {
+                    strangers.push(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap());
+                    "exec sleep 60".to_owned()
+                }
+                1 => {
+                    strangers.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+                    "echo 'OSError: [Errno 98] Address already in use' >&2; exit 1".to_owned()
+                }
+                _ => server("http")(port),
+            }
+        });
+        bench.start(&spec).unwrap().stop(&bench.guard);
+
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        let spec = bench.spec(Probe::Tcp, move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            "echo EADDRINUSE; exit 1".to_owned()
+        });
+        assert!(bench.start(&spec).unwrap_err().message.contains("ended before it was ready"));
+        assert_eq!(tries.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn failures_are_noticed() {
+        let bench = Bench::new();
+        let spec = bench.spec(Probe::Tcp, server("http"));
+        let service = bench.start(&spec).unwrap();
+        get(service.port(), "/quit");
+        let mut failure = None;
+        assert!(process::wait_until(LONG, || {
+            failure = service.failure();
+            failure.is_some()
+        }));
+        assert!(failure.unwrap().message.contains("stopped listening on port"));
+        service.stop(&bench.guard);
+
+        let service = bench.start(&spec).unwrap();
+        process::kill(service.pid(), Signal::SIGKILL);
+        assert!(process::wait_until(LONG, || service.failure().is_some()));
+        let failure = service.failure().unwrap();
+        assert_eq!(failure.message, format!("service 'api' (pid {}) died: ended by SIGKILL", service.pid()));
+        assert!(!failure.tail.is_empty());
+        let stopped = service.stop(&bench.guard);
+        assert!(!stopped.killed);
+    }
+
+    #[test]
+    fn one_that_ignores_the_request_is_killed_and_dropping_kills_too() {
+        let bench = Bench::new();
+        let script = |_| "trap '' TERM; echo up; while :; do sleep 1; done".to_owned();
+        let mut spec = bench.spec(Probe::Log("up".into()), script);
+        spec.stop_grace = Duration::from_millis(50);
+        let service = bench.start(&spec).unwrap();
+        let pid = service.pid();
+        assert!(service.stop(&bench.guard).killed);
+        assert!(!process::group_alive(pid));
+        let service = bench.start(&spec).unwrap();
+        let pid = service.pid();
+        drop(service);
+        assert!(process::wait_until(LONG, || !process::group_alive(pid)));
     }
 }

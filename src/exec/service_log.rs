@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use super::launch::read_some;
+use super::launch::{PIPE_SIZE, read_some};
 use super::lines::Lines;
 use super::mask::Masker;
 use crate::base::process;
@@ -141,12 +141,17 @@ fn keep(seen: &Seen, line: &str) {
 fn read_lines(mut output: PipeReader, masker: &Masker, leave: &AtomicBool, take: &mut dyn FnMut(&str)) {
     let mut lines = Lines::new(masker);
     let mut buffer = [0; 16 * 1024];
-    loop {
+    let mut after_leave = 0;
+    while after_leave < PIPE_SIZE {
+        let left = leave.load(Ordering::SeqCst);
         match read_some(&mut output, &mut buffer, TICK) {
-            None if leave.load(Ordering::SeqCst) => break,
+            None if left => break,
             None => {}
             Some(0) => break,
-            Some(read) => lines.push(&buffer[..read], take),
+            Some(read) => {
+                after_leave += if left { read } else { 0 };
+                lines.push(&buffer[..read], take);
+            }
         }
     }
     lines.finish(take);

@@ -167,9 +167,10 @@ mod tests {
 
     #[test]
     fn a_group_lives_as_long_as_a_member_that_is_no_zombie() {
+        let value = format!("a={}", std::process::id());
         let mut child = Command::new("sleep")
             .arg("60")
-            .env("FLOW_PROCESS_TEST", "a=b")
+            .env("FLOW_PROCESS_TEST", &value)
             .process_group(0)
             .stdin(Stdio::null())
             .spawn()
@@ -177,7 +178,7 @@ mod tests {
         let pid = child.id();
         assert!(group_alive(pid));
         assert_eq!(in_group(pid), [pid]);
-        assert!(wait_until(LONG, || with_environ("FLOW_PROCESS_TEST", "a=b") == [pid]));
+        assert!(wait_until(LONG, || with_environ("FLOW_PROCESS_TEST", &value) == [pid]));
         assert!(with_environ("FLOW_PROCESS_TEST", "a").is_empty());
         let start = start_time(pid).unwrap();
         assert!(kill_group(pid, Signal::SIGKILL));

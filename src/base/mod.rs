@@ -5,4 +5,5 @@ pub mod clock;
 pub mod digest;
 pub mod files;
 pub mod http;
+pub mod process;
 pub mod suggest;

@@ -1,1 +1,18 @@
 //! How one attempt runs: local processes, the guard that lets nothing outlive flow, service processes. Unaware of graphs and keys.
+
+mod command;
+mod family;
+mod guard;
+mod launch;
+mod lines;
+mod mask;
+mod port;
+mod probe;
+mod service;
+mod service_log;
+
+pub use command::{CommandJob, Exit, run_command};
+pub use guard::{Guard, end_run_processes, guard_main};
+pub use launch::LaunchError;
+pub use mask::{MaskStream, Masker};
+pub use service::{ArgvForPort, EnvForPort, RunningService, ServiceFailure, ServiceSpec, Stopped};

@@ -3,5 +3,6 @@
 pub mod canonical;
 pub mod clock;
 pub mod digest;
+pub mod failpoint;
 pub mod files;
 pub mod suggest;

@@ -136,16 +136,16 @@ impl Workspace {
         match paths {
             [] => Vec::new(),
             [one] => vec![self.content(one)],
-            _ => pool::install(|| paths.par_iter().with_min_len(16).map(|path| self.content(path)).collect()),
+            _ => pool::install(|| paths.par_iter().map(|path| self.content(path)).collect()),
         }
     }
 
     /// Forgets what is known of the content of `path` and of everything below it.
     pub fn forget(&self, path: &Path) {
         let name = stat_cache::name(&self.root, path);
-        let gone = self.stats.write().unwrap_or_else(PoisonError::into_inner).remove_below(name);
-        for name in gone {
-            self.writer.queue(state::remove_stat(name.as_os_str().as_bytes()));
+        let mut stats = self.stats.write().unwrap_or_else(PoisonError::into_inner);
+        for name in stats.remove_below(name) {
+            self.writer.queue(state::remove_stat(&name));
         }
     }
 
@@ -183,7 +183,7 @@ impl Workspace {
 
     /// Notes the last success of a node; queued.
     pub fn put_node(&self, workflow: &str, node: &str, row: NodeRow) {
-        // Lists of texts and finite numbers always have JSON; a duration that is none would lose the row, not the run.
+        // Lists of texts and finite numbers always have JSON and compress.
         let Ok(held) = HeldNode::new(row) else { return };
         let Ok(summary) = serde_json::to_string(&*held.summary) else { return };
         let manifest = held.manifest.to_vec();

@@ -70,6 +70,8 @@ pub(super) struct HeldNode {
 impl HeldNode {
     pub(super) fn new(row: NodeRow) -> io::Result<Self> {
         let NodeRow { key, manifest, mut seconds, outputs, run } = row;
+        // JSON has no other numbers.
+        seconds.retain(|seconds| seconds.is_finite());
         seconds.drain(..seconds.len().saturating_sub(DURATIONS));
         let manifest = pack::pack(&serde_json::to_vec(&manifest)?)?.into();
         Ok(Self { summary: Arc::new(NodeSummary { key, seconds, outputs, run }), manifest })

@@ -1,10 +1,9 @@
 //! The stat cache: a file whose stat is as it was when it was hashed need not be hashed again. Unaware of files and databases.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::base::digest::Digest;
 use crate::base::files::Stat;
@@ -80,7 +79,7 @@ impl StatCache {
     }
 
     /// Removes the rows of `name` and of everything below it; returns their names.
-    pub(super) fn remove_below(&mut self, name: &[u8]) -> Vec<PathBuf> {
+    pub(super) fn remove_below(&mut self, name: &[u8]) -> Vec<Box<[u8]>> {
         let mut prefix = name.to_vec();
         prefix.push(b'/');
         let below = self.rows.range::<[u8], _>((Bound::Included(&prefix[..]), Bound::Unbounded));
@@ -92,7 +91,7 @@ impl StatCache {
         for name in &gone {
             self.rows.remove(name);
         }
-        gone.iter().map(|name| PathBuf::from(OsStr::from_bytes(name))).collect()
+        gone
     }
 }
 

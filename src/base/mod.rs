@@ -3,6 +3,7 @@
 pub mod canonical;
 pub mod clock;
 pub mod digest;
+pub mod failpoint;
 pub mod files;
 pub mod http;
 pub mod process;

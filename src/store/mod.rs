@@ -1,1 +1,122 @@
 //! The artifact store: zstd blobs, SQLite index, workspace state, stat cache, restore, gc, locks. Unaware of graphs.
+//!
+//! Two kinds of state: results and blobs, which hold no path of this machine and can be copied elsewhere, and the state of each
+//! workspace, which cannot. Nothing is synced to disk per node: after a power cut a blob may be damaged or a row missing, which
+//! is noticed by the digest or by the row's absence, and made again.
+
+mod db;
+mod flight;
+mod gc;
+mod hash;
+mod holder;
+mod index;
+mod objects;
+mod pack;
+mod place;
+mod pool;
+mod put;
+mod record;
+mod restore;
+pub mod runs;
+mod tree;
+mod verify;
+mod workspace;
+mod writer;
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+pub use flight::KeyLock;
+pub use gc::{GcOptions, GcReport};
+pub use record::ResultRecord;
+pub use restore::RestoreError;
+pub use verify::{CacheStats, IncompleteResult, VerifyReport};
+pub use workspace::{Content, LockOutcome, NodeRow, NodeSummary, PublishedRow, Workspace, WorkspaceLock};
+
+use crate::base::digest::Digest;
+use crate::{Error, Result};
+
+/// One cache directory, open. Cheap to clone; shared by threads.
+///
+/// Its calls block on files and on the index: call them from threads that may wait, not from those of the common rayon pool, which
+/// would take up another stage's work while they wait.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    objects: objects::Objects,
+    index: index::Index,
+    flights: flight::Flights,
+    /// Held shared while the store is open, so that `gc` knows whether it is alone.
+    gate: Mutex<File>,
+}
+
+impl Store {
+    /// Opens or creates the cache in `cache`. A network file system and an index of a newer version are refused. Waits while
+    /// another process runs `gc` on it.
+    pub fn open(cache: &Path) -> Result<Self> {
+        let dir = place::prepare(cache)?;
+        let gate = lock_file(&dir.join("gc.lock"))?;
+        gate.lock_shared().map_err(|e| Error::io("lock", &dir.join("gc.lock"), e))?;
+        let inner = Inner {
+            objects: objects::Objects::new(&dir),
+            index: index::Index::open(&dir)?,
+            flights: flight::Flights::open(&dir)?,
+            gate: Mutex::new(gate),
+            dir,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The cache directory, absolute and without links.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// The recorded result of `key`.
+    pub fn result(&self, key: &Digest) -> Result<Option<Arc<ResultRecord>>> {
+        self.inner.index.result(key)
+    }
+
+    /// Records the result of `key`; returns when it is committed. Its blobs must have been put before.
+    pub fn put_result(&self, key: &Digest, record: &ResultRecord) -> Result<()> {
+        self.inner.index.put_result(key, record)
+    }
+
+    /// Waits until no other thread, store or process holds `key`, and holds it. `waiting` is called when the wait begins, and again
+    /// when the holder is another one, with its pid where the system tells it. `None` if `cancelled` says so.
+    pub fn single_flight(
+        &self,
+        key: &Digest,
+        waiting: &mut dyn FnMut(Option<u32>),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<KeyLock>> {
+        self.inner.flights.take(key, waiting, cancelled)
+    }
+
+    fn index(&self) -> &index::Index {
+        &self.inner.index
+    }
+
+    fn objects(&self) -> &objects::Objects {
+        &self.inner.objects
+    }
+}
+
+/// Opens a file that only serves to be locked.
+fn lock_file(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|e| Error::io("open", path, e))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! `index.db`: results by key, and the blobs of a few KiB. Unaware of blob files and workspaces.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::objects::NOTED_EVERY;
+use super::record::ResultRecord;
+use super::writer::{self, Writer};
+use super::{db, pack};
+use crate::base::clock::now_ns;
+use crate::base::digest::Digest;
+use crate::base::failpoint;
+use crate::{Error, Result};
+
+const SCHEMA: db::Schema = db::Schema {
+    migrations: &["CREATE TABLE format (digest_function TEXT NOT NULL);
+        INSERT INTO format VALUES ('blake3');
+        CREATE TABLE results (key BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE small (digest BLOB PRIMARY KEY, packed BLOB NOT NULL, used_ns INTEGER NOT NULL) WITHOUT ROWID;"],
+    newer_hint: "use the flow that made this cache or a newer one, or another cache with --cache DIR",
+};
+
+/// The digest function of the whole cache, as its index names it.
+const DIGEST_FUNCTION: &str = "blake3";
+
+/// As many results are looked up one by one before the whole table is read.
+const BEFORE_SCAN: u32 = 32;
+
+/// A result as it is held: decoded when it is first asked for.
+enum Held {
+    Packed(Box<[u8]>),
+    Ready(Arc<ResultRecord>),
+}
+
+#[derive(Default)]
+struct Results {
+    asked: u32,
+    scanned: bool,
+    held: HashMap<Digest, Held>,
+}
+
+/// Small blobs that the writer has not committed yet.
+type Pending = Arc<Mutex<HashMap<Digest, Arc<[u8]>>>>;
+
+/// A small blob as `gc`, `verify` and `stats` see it.
+pub(super) struct ListedSmall {
+    pub(super) digest: Digest,
+    /// Bytes in the index.
+    pub(super) bytes: u64,
+    /// When it was last made or used, ns since 1970.
+    pub(super) used_ns: i64,
+}
+
+/// The index, open.
+pub(super) struct Index {
+    path: PathBuf,
+    reader: Mutex<Connection>,
+    writer: Writer,
+    results: Mutex<Results>,
+    pending: Pending,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Index {
+    pub(super) fn open(cache: &Path) -> Result<Self> {
+        let path = cache.join("index.db");
+        let (reader, writer) = writer::open(&path, &SCHEMA)?;
+        let index =
+            Self { path, reader, writer, results: Mutex::default(), pending: Arc::new(Mutex::default()) };
+        let function: String =
+            index.read(|db| db.query_row("SELECT digest_function FROM format", [], |row| row.get(0)))?;
+        if function != DIGEST_FUNCTION {
+            return Err(Error::environment(format!(
+                "{} names its blobs by {function}, but this flow by {DIGEST_FUNCTION}",
+                index.path.display()
+            ))
+            .hint(SCHEMA.newer_hint));
+        }
+        Ok(index)
+    }
+
+    /// The result of `key`. The table is read by one scan once a few were asked for; a miss asks the table again, since another
+    /// run may have added it.
+    pub(super) fn result(&self, key: &Digest) -> Result<Option<Arc<ResultRecord>>> {
+        let mut results = locked(&self.results);
+        results.asked = results.asked.saturating_add(1);
+        if !results.scanned && results.asked > BEFORE_SCAN {
+            self.scan(&mut results)?;
+        }
+        let packed = match results.held.get(key) {
+            Some(Held::Ready(record)) => return Ok(Some(Arc::clone(record))),
+            Some(Held::Packed(bytes)) => bytes.to_vec(),
+            None => match self.result_row(key)? {
+                Some(bytes) => bytes,
+                None => return Ok(None),
+            },
+        };
+        let record = Arc::new(self.decode(key, packed)?);
+        results.held.insert(*key, Held::Ready(Arc::clone(&record)));
+        Ok(Some(record))
+    }
+
+    /// Stores a result and waits until it is committed.
+    pub(super) fn put_result(&self, key: &Digest, record: &ResultRecord) -> Result<()> {
+        let json =
+            serde_json::to_vec(record).map_err(|e| Error::bug(format!("a result has no JSON: {e}")))?;
+        let packed =
+            pack::pack(&json).map_err(|e| Error::io("compress a row of", &self.path, e))?.into_owned();
+        let key = *key;
+        self.writer.run(Box::new(move |db| {
+            db.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2)")?.execute((key.0, packed))?;
+            Ok(())
+        }))?;
+        failpoint::hit("result_row");
+        locked(&self.results).held.insert(key, Held::Ready(Arc::new(record.clone())));
+        Ok(())
+    }
+
+    /// All results, by key.
+    pub(super) fn results(&self) -> Result<Vec<(Digest, ResultRecord)>> {
+        let rows: Vec<([u8; 32], Vec<u8>)> = self.read(|db| {
+            db.prepare_cached("SELECT key, record FROM results ORDER BY key")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        rows.into_iter()
+            .map(|(key, packed)| {
+                let key = Digest(key);
+                Ok((key, self.decode(&key, packed)?))
+            })
+            .collect()
+    }
+
+    /// How many results there are.
+    pub(super) fn count_results(&self) -> Result<u64> {
+        let count: i64 =
+            self.read(|db| db.query_row("SELECT count(*) FROM results", [], |row| row.get(0)))?;
+        Ok(count as u64)
+    }
+
+    /// Queues a small blob; it can be read at once, and is committed before any result handed over later.
+    pub(super) fn put_small(&self, digest: &Digest, packed: &[u8]) {
+        let digest = *digest;
+        let packed: Arc<[u8]> = packed.into();
+        locked(&self.pending).insert(digest, Arc::clone(&packed));
+        let pending = Arc::clone(&self.pending);
+        self.writer.queue_then(
+            Box::new(move |db| {
+                db.prepare_cached("INSERT OR REPLACE INTO small VALUES (?1, ?2, ?3)")?.execute((
+                    digest.0,
+                    &packed[..],
+                    now_ns(),
+                ))?;
+                Ok(())
+            }),
+            Box::new(move |result| {
+                if result.is_ok() {
+                    locked(&pending).remove(&digest);
+                }
+            }),
+        );
+    }
+
+    /// The packed bytes of a small blob; it then counts as used now.
+    pub(super) fn small(&self, digest: &Digest) -> Result<Option<Cow<'static, [u8]>>> {
+        let found = self.small_untouched(digest)?;
+        Ok(found.map(|(packed, used_ns)| {
+            self.note_use(digest, used_ns);
+            packed
+        }))
+    }
+
+    /// The packed bytes of a small blob and when it was last used, without using it.
+    pub(super) fn small_untouched(&self, digest: &Digest) -> Result<Option<(Cow<'static, [u8]>, i64)>> {
+        if let Some(packed) = locked(&self.pending).get(digest) {
+            return Ok(Some((Cow::Owned(packed.to_vec()), now_ns())));
+        }
+        let row: Option<(Vec<u8>, i64)> = self.read(|db| {
+            db.prepare_cached("SELECT packed, used_ns FROM small WHERE digest = ?1")?
+                .query_row([digest.0], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+        })?;
+        Ok(row.map(|(packed, used_ns)| (Cow::Owned(packed), used_ns)))
+    }
+
+    /// True if there is such a small blob; it then counts as used now.
+    pub(super) fn has_small(&self, digest: &Digest) -> Result<bool> {
+        if locked(&self.pending).contains_key(digest) {
+            return Ok(true);
+        }
+        let used: Option<i64> = self.read(|db| {
+            db.prepare_cached("SELECT used_ns FROM small WHERE digest = ?1")?
+                .query_row([digest.0], |row| row.get(0))
+                .optional()
+        })?;
+        if let Some(used_ns) = used {
+            self.note_use(digest, used_ns);
+        }
+        Ok(used.is_some())
+    }
+
+    /// Removes small blobs, and gives their pages back to the file system.
+    pub(super) fn remove_small(&self, digests: Vec<Digest>) -> Result<()> {
+        if digests.is_empty() {
+            return Ok(());
+        }
+        self.writer.run(Box::new(move |db| {
+            let mut delete = db.prepare_cached("DELETE FROM small WHERE digest = ?1")?;
+            for digest in &digests {
+                delete.execute([digest.0])?;
+            }
+            let mut vacuum = db.prepare("PRAGMA incremental_vacuum")?;
+            let mut rows = vacuum.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        }))
+    }
+
+    /// All small blobs, by digest.
+    pub(super) fn list_small(&self) -> Result<Vec<ListedSmall>> {
+        self.writer.sync()?;
+        self.read(|db| {
+            db.prepare_cached("SELECT digest, length(packed), used_ns FROM small ORDER BY digest")?
+                .query_map([], |row| {
+                    let bytes: i64 = row.get(1)?;
+                    Ok(ListedSmall { digest: Digest(row.get(0)?), bytes: bytes as u64, used_ns: row.get(2)? })
+                })?
+                .collect()
+        })
+    }
+
+    fn note_use(&self, digest: &Digest, used_ns: i64) {
+        let now = now_ns();
+        if now - used_ns > NOTED_EVERY.as_nanos() as i64 {
+            let digest = *digest;
+            self.writer.queue(Box::new(move |db| {
+                db.prepare_cached("UPDATE small SET used_ns = ?2 WHERE digest = ?1")?
+                    .execute((digest.0, now))?;
+                Ok(())
+            }));
+        }
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        query(&locked(&self.reader)).map_err(|e| db::failed("read", &self.path, &e))
+    }
+
+    fn scan(&self, results: &mut Results) -> Result<()> {
+        self.read(|db| {
+            let mut select = db.prepare_cached("SELECT key, record FROM results")?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let bytes: Vec<u8> = row.get(1)?;
+                results
+                    .held
+                    .entry(Digest(row.get(0)?))
+                    .or_insert_with(|| Held::Packed(bytes.into_boxed_slice()));
+            }
+            Ok(())
+        })?;
+        results.scanned = true;
+        Ok(())
+    }
+
+    fn result_row(&self, key: &Digest) -> Result<Option<Vec<u8>>> {
+        self.read(|db| {
+            db.prepare_cached("SELECT record FROM results WHERE key = ?1")?
+                .query_row([key.0], |row| row.get(0))
+                .optional()
+        })
+    }
+
+    fn decode(&self, key: &Digest, packed: Vec<u8>) -> Result<ResultRecord> {
+        let json = pack::unpack(Cow::Owned(packed)).map_err(|e| self.damaged(key, &e))?;
+        serde_json::from_slice(&json).map_err(|e| self.damaged(key, &e))
+    }
+
+    fn damaged(&self, key: &Digest, cause: &dyn std::fmt::Display) -> Error {
+        Error::io("read", &self.path, format!("the result of key {key} is damaged: {cause}"))
+            .hint("move the file away: flow makes a new index, and runs what it no longer finds")
+    }
+}

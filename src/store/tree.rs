@@ -1,0 +1,184 @@
+//! Directories as tree objects: the sorted list of what lies in them, in canonical JSON. Unaware of where blobs are kept.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::pool;
+use crate::base::canonical;
+use crate::base::digest::Digest;
+use crate::base::files::Stat;
+use crate::model::{Artifact, TreeEntry, TreeEntryKind};
+use crate::{Error, Result};
+
+/// A file's content as a tree object names it.
+pub(super) struct FileContent {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) exec: bool,
+}
+
+/// Something found in a directory.
+struct Found {
+    path: String,
+    full: PathBuf,
+    kind: FoundKind,
+}
+
+enum FoundKind {
+    File(Stat),
+    Link(String),
+    Dir,
+}
+
+/// The tree object of `dir` and its bytes. `content` says what a file holds; it is asked on several threads.
+pub(super) fn describe(
+    dir: &Path,
+    content: impl Fn(&Path, Stat) -> Result<FileContent> + Sync,
+) -> Result<(Artifact, Vec<u8>)> {
+    let mut found = Vec::new();
+    walk(dir, "", &mut found)?;
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    let entries: Vec<Result<TreeEntry>> = pool::install(|| {
+        found
+            .into_par_iter()
+            .map(|Found { path, full, kind }| {
+                let kind = match kind {
+                    FoundKind::File(stat) => {
+                        let FileContent { digest, size, exec } = content(&full, stat)?;
+                        TreeEntryKind::File { digest, size, exec }
+                    }
+                    FoundKind::Link(target) => TreeEntryKind::Link { target },
+                    FoundKind::Dir => TreeEntryKind::Dir,
+                };
+                Ok(TreeEntry { path, kind })
+            })
+            .collect()
+    });
+    let entries = entries.into_iter().collect::<Result<Vec<_>>>()?;
+    let bytes = encode(&entries)?;
+    let (mut files, mut size) = (0, 0);
+    for entry in &entries {
+        if let TreeEntryKind::File { size: bytes, .. } = entry.kind {
+            files += 1;
+            size += bytes;
+        }
+    }
+    Ok((Artifact::Tree { digest: Digest::of(&bytes), files, size }, bytes))
+}
+
+/// The entries of a tree object; an error says why the bytes are none. Paths stay inside: relative, without `..`, and never
+/// through another entry that is not a directory.
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<TreeEntry>, String> {
+    let entries: Vec<TreeEntry> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let mut names = std::collections::HashSet::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let path = Path::new(&entry.path);
+        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+        let canonical = path.components().map(|part| part.as_os_str().len() + 1).sum::<usize>();
+        if !plain || entry.path.is_empty() || canonical != entry.path.len() + 1 {
+            return Err(format!("'{}' is not a path inside a tree", entry.path));
+        }
+        if index > 0 && entries[index - 1].path >= entry.path {
+            return Err(format!("'{}' is out of order", entry.path));
+        }
+        names.insert(entry.path.as_str());
+    }
+    for entry in &entries {
+        let mut above = Path::new(&entry.path).ancestors().skip(1);
+        if above.any(|dir| dir.to_str().is_some_and(|dir| names.contains(dir))) {
+            return Err(format!("'{}' lies in an entry that is not a directory with content", entry.path));
+        }
+    }
+    Ok(entries)
+}
+
+fn encode(entries: &[TreeEntry]) -> Result<Vec<u8>> {
+    let value =
+        serde_json::to_value(entries).map_err(|e| Error::bug(format!("a tree object has no JSON: {e}")))?;
+    Ok(canonical::to_string(&value).into_bytes())
+}
+
+fn walk(dir: &Path, prefix: &str, found: &mut Vec<Found>) -> Result<()> {
+    let failed = |e| Error::io("read the directory", dir, e);
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let full = entry.path();
+        let name = entry.file_name().into_string().map_err(|name| {
+            Error::environment(format!(
+                "{} has an entry whose name is not UTF-8 ({}), which cannot be recorded",
+                dir.display(),
+                name.display()
+            ))
+            .hint("rename it, or let the step write another name")
+        })?;
+        let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+        let meta = fs::symlink_metadata(&full).map_err(|e| Error::io("read", &full, e))?;
+        let kind = if meta.is_dir() {
+            let before = found.len();
+            walk(&full, &path, found)?;
+            if found.len() > before {
+                continue;
+            }
+            FoundKind::Dir
+        } else if meta.is_symlink() {
+            let target = fs::read_link(&full).map_err(|e| Error::io("read the link", &full, e))?;
+            let target = target.into_os_string().into_string().map_err(|target| {
+                Error::environment(format!(
+                    "the link {} has a target that is not UTF-8 ({}), which cannot be recorded",
+                    full.display(),
+                    target.display()
+                ))
+            })?;
+            FoundKind::Link(target)
+        } else if meta.is_file() {
+            FoundKind::File(Stat::from_metadata(&meta))
+        } else {
+            return Err(not_content(&full));
+        };
+        found.push(Found { path, full, kind });
+    }
+    Ok(())
+}
+
+/// The error for a socket, pipe or device.
+pub(super) fn not_content(path: &Path) -> Error {
+    Error::environment(format!(
+        "{} is neither a file nor a directory nor a link (a socket, pipe or device), which cannot be recorded",
+        path.display()
+    ))
+    .hint("remove it, or keep it outside declared inputs and outputs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str, kind: TreeEntryKind) -> TreeEntry {
+        TreeEntry { path: path.to_owned(), kind }
+    }
+
+    fn decoded(entries: &[TreeEntry]) -> Result<Vec<TreeEntry>, String> {
+        decode(&encode(entries).unwrap())
+    }
+
+    #[test]
+    fn only_paths_that_stay_inside_are_read() {
+        let file = |path| entry(path, TreeEntryKind::File { digest: Digest::of(b""), size: 0, exec: false });
+        let link = |path| entry(path, TreeEntryKind::Link { target: "/etc".to_owned() });
+        assert!(decoded(&[file("a b/\"c\"\n"), file("d"), entry("e", TreeEntryKind::Dir)]).is_ok());
+        for bad in ["../x", "/x", "", "a//b", "a/./b", "a/"] {
+            assert!(decoded(&[file(bad)]).is_err(), "{bad:?}");
+        }
+        assert!(decoded(&[file("b"), file("a")]).unwrap_err().contains("out of order"));
+        assert!(decoded(&[file("a"), file("a")]).is_err());
+        assert!(decoded(&[link("a"), file("a.txt"), file("a/passwd")]).unwrap_err().contains("lies in"));
+    }
+
+    #[test]
+    fn a_tree_object_is_canonical_json() {
+        let entries = [entry("x", TreeEntryKind::Link { target: "y".to_owned() })];
+        assert_eq!(encode(&entries).unwrap(), br#"[{"kind":"link","path":"x","target":"y"}]"#);
+    }
+}

@@ -1,1 +1,3 @@
 //! Consumers of events: console, progress bar, JSON lines, run records. Unaware of the engine.
+
+pub mod diagnostic;

@@ -399,7 +399,11 @@ impl Job<'_> {
                 checked_at_ns: now,
                 seconds,
                 outputs: node.outputs.iter().map(|o| o.name.clone()).zip(artifacts.iter().cloned()).collect(),
-                record: self.record.clone(),
+                record: {
+                    let mut record = self.record.clone();
+                    record.insert("policy".to_owned(), node.policy.as_str().into());
+                    record
+                },
             };
             session.project.store.put_result(&keyed.key, &record).map_err(Failure::from)?;
         }
@@ -425,6 +429,7 @@ impl Job<'_> {
         let mut record = previous.clone();
         record.checked_at_ns = clock::now_ns();
         record.record = self.record.clone();
+        record.record.insert("policy".to_owned(), node.policy.as_str().into());
         if !session.options.no_cache {
             session.project.store.put_result(&keyed.key, &record).map_err(Failure::from)?;
         }
@@ -556,7 +561,7 @@ impl Job<'_> {
 /// Notes the success of a node in the workspace state.
 pub(super) fn remember(session: &Session, node: &Node, keyed: &Keyed, seconds: Option<f64>) {
     let project = &session.project;
-    let mut history = project.workspace.node(project.name(), &node.id).map(|row| row.seconds.clone()).unwrap_or_default();
+    let mut history = project.workspace.node_summary(project.name(), &node.id).map(|row| row.seconds.clone()).unwrap_or_default();
     history.extend(seconds);
     let from = history.len().saturating_sub(5);
     let row = NodeRow {

@@ -187,7 +187,7 @@ pub(super) fn entries(project: &Project, artifact: &Artifact) -> Result<Vec<(Str
                 TreeEntryKind::File { digest, size, exec } => {
                     files.push((entry.path, Artifact::File { digest, size, exec }));
                 }
-                TreeEntryKind::Dir => files.push((entry.path, crate::store::tree_artifact(&[]))),
+                TreeEntryKind::Dir => files.push((entry.path, crate::store::tree_artifact(&[])?)),
                 TreeEntryKind::Link { .. } => {}
             },
             Some((top, rest)) => {
@@ -199,7 +199,9 @@ pub(super) fn entries(project: &Project, artifact: &Artifact) -> Result<Vec<(Str
             }
         }
     }
-    files.extend(out.into_iter().map(|(name, list)| (name, crate::store::tree_artifact(&list))));
+    for (name, list) in out {
+        files.push((name, crate::store::tree_artifact(&list)?));
+    }
     files.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(files)
 }

@@ -277,7 +277,7 @@ fn within(project: &Project, tree: &Digest, sub: &str) -> Result<Option<Artifact
             Some(TreeEntry { path: entry.path.strip_prefix(&prefix)?.to_owned(), kind: entry.kind })
         })
         .collect();
-    Ok((!inner.is_empty()).then(|| crate::store::tree_artifact(&inner)))
+    if inner.is_empty() { Ok(None) } else { crate::store::tree_artifact(&inner).map(Some) }
 }
 
 /// A path in a key: as declared, but outside the root only its name.

@@ -382,7 +382,7 @@ impl<'s> Coordinator<'s> {
     fn claim(&self, ix: NodeIx, keyed: &Keyed) -> Result<()> {
         let node = self.node(ix);
         let project = &self.session.project;
-        let known = project.workspace.node(project.name(), &node.id).is_some_and(|row| {
+        let known = project.workspace.node_summary(project.name(), &node.id).is_some_and(|row| {
             row.key == keyed.key
                 && row.outputs.iter().map(|(_, path)| path).eq(node.outputs.iter().map(|output| &output.path))
         });
@@ -847,11 +847,17 @@ fn priorities(session: &Session, selection: &Selection) -> Vec<u64> {
     let mut out = vec![0u64; graph.nodes.len()];
     for &ix in graph.order.iter().rev().filter(|ix| selection.nodes.contains(ix)) {
         let node = &graph.nodes[ix];
-        let recorded = project.workspace.node_seconds(project.name(), &node.id);
+        let recorded = project.workspace.node_summary(project.name(), &node.id).and_then(|row| median(&row.seconds));
         let unknown = if command::is_command(node) { 1.0 } else { 0.05 };
         let own = (recorded.unwrap_or(unknown).max(0.000_001) * 1e6) as u64;
         let rest = graph.dependents(ix).map(|dependent| out[dependent]).max().unwrap_or(0);
         out[ix] = own + rest;
     }
     out
+}
+
+fn median(seconds: &[f64]) -> Option<f64> {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
 }

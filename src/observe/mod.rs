@@ -1,6 +1,7 @@
 //! Consumers of events: console, progress bar, JSON lines, run records. Unaware of the engine.
 
 pub mod console;
+pub mod diagnostic;
 pub mod fanout;
 pub mod history;
 pub mod jsonl;

@@ -29,7 +29,8 @@ use std::sync::{Arc, Mutex};
 
 pub use flight::KeyLock;
 pub use gc::{GcOptions, GcReport};
-pub use record::ResultRecord;
+pub use record::{RESULT_VERSION, ResultRecord};
+pub use tree::tree_artifact;
 pub use restore::RestoreError;
 pub use verify::{CacheStats, IncompleteResult, VerifyReport};
 pub use workspace::{Content, LockOutcome, NodeRow, NodeSummary, PublishedRow, Workspace, WorkspaceLock};

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::model::Artifact;
 
+/// Version of [`ResultRecord`]; raised when a field changes its meaning.
+pub const RESULT_VERSION: u32 = 1;
+
 /// The recorded result of one key. It is valid alone: nothing else in the index is needed to use it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResultRecord {

@@ -57,9 +57,18 @@ pub(super) fn describe(
             .collect()
     });
     let entries = entries.into_iter().collect::<Result<Vec<_>>>()?;
-    let bytes = encode(&entries)?;
+    artifact_of(&entries)
+}
+
+/// The artifact of a tree with these entries, which are in order. Nothing is stored.
+pub fn tree_artifact(entries: &[TreeEntry]) -> Result<Artifact> {
+    artifact_of(entries).map(|(artifact, _)| artifact)
+}
+
+fn artifact_of(entries: &[TreeEntry]) -> Result<(Artifact, Vec<u8>)> {
+    let bytes = encode(entries)?;
     let (mut files, mut size) = (0, 0);
-    for entry in &entries {
+    for entry in entries {
         if let TreeEntryKind::File { size: bytes, .. } = entry.kind {
             files += 1;
             size += bytes;

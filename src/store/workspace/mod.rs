@@ -198,6 +198,16 @@ impl Workspace {
         locked(&self.published).all()
     }
 
+    /// Whether flow has published `path`, for whichever workflow.
+    pub fn published_path(&self, path: &str) -> bool {
+        locked(&self.published).of(path).next().is_some()
+    }
+
+    /// Whether flow has published exactly this at `path`.
+    pub fn published_as(&self, path: &str, artifact: &Artifact) -> bool {
+        locked(&self.published).of(path).any(|row| row.artifact == *artifact)
+    }
+
     /// Notes what was published; queued. A row replaces that of the same path and root workflow.
     pub fn publish(&self, rows: Vec<PublishedRow>) {
         let texts: Vec<_> = rows

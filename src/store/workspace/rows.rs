@@ -111,6 +111,11 @@ impl Published {
         }
     }
 
+    /// The rows of one path.
+    pub(super) fn of(&self, path: &str) -> impl Iterator<Item = &PublishedRow> {
+        self.rows.get(path).into_iter().flat_map(BTreeMap::values)
+    }
+
     /// All rows, by path, then by workflow.
     pub(super) fn all(&self) -> Vec<PublishedRow> {
         self.rows.values().flat_map(BTreeMap::values).cloned().collect()

@@ -1,0 +1,392 @@
+//! Names resolved inside a whole workflow tree: every reference is known, and known early enough where it stands. Unaware of JSON.
+
+mod scope;
+mod shell;
+
+use crate::base::suggest;
+use crate::model::{
+    Action, AxisValues, Command, ExclusiveScope, Expr, ExprKind, Param, ParamScope, Reference, Resources, Service,
+    ServiceAction, Span, Step, Template, Workflow,
+};
+
+use self::scope::Scope;
+use super::params::Chain;
+use super::report::Report;
+
+/// Where an expression stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Param,
+    WorkflowEnv,
+    Inputs,
+    Outputs,
+    Matrix,
+    Glob,
+    Cwd,
+    /// `with`, `run`, `env` of a step.
+    Step,
+    /// `with`, `run`, `env` of a service.
+    Service,
+    IdentityFiles,
+    OnFinish,
+}
+
+impl Place {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Param => "'params'",
+            Self::WorkflowEnv => "'env' of the workflow",
+            Self::Inputs => "'inputs'",
+            Self::Outputs => "'outputs'",
+            Self::Matrix | Self::Glob => "'matrix'",
+            Self::Cwd => "'cwd'",
+            Self::Step => "a step",
+            Self::Service => "a service",
+            Self::IdentityFiles => "'identity'",
+            Self::OnFinish => "'on_finish'",
+        }
+    }
+
+    /// True where a value that is known only while the node runs may stand.
+    fn takes_late(self) -> bool {
+        matches!(self, Self::Param | Self::WorkflowEnv | Self::Step | Self::Service)
+    }
+
+    fn takes_steps(self) -> bool {
+        !matches!(self, Self::Matrix | Self::Service | Self::IdentityFiles | Self::OnFinish)
+    }
+
+    fn in_step(self) -> bool {
+        matches!(self, Self::Inputs | Self::Outputs | Self::Cwd | Self::Step)
+    }
+}
+
+/// Checks a whole tree; `root` has the resources of all its includes.
+pub(super) fn check(report: &mut Report, root: &Workflow) {
+    let scope = Scope { workflow: root, chain: Chain { params: &root.params, parent: None } };
+    Checker { report, resources: &root.resources }.workflow(&scope, None);
+}
+
+/// A reference that is known only while a node runs, where it is needed earlier.
+pub(super) fn late_fault(
+    report: &mut Report,
+    span: Option<Span>,
+    late: &Reference,
+    through: Option<&str>,
+    place: &str,
+) {
+    let through = through.map(|name| format!(", through params.{name},")).unwrap_or_default();
+    report.fault(
+        span,
+        format!("a late reference: ${{{late}}}{through} is not known yet in {place}"),
+        Some("it is known only while the node runs; 'with', 'run' and 'env' may hold it".to_owned()),
+    );
+}
+
+/// A param that the file does not declare.
+pub(super) fn unknown_param(report: &mut Report, span: Option<Span>, name: &str, chain: Chain<'_>) {
+    let hint = suggest::hint(name, chain.params.keys().map(String::as_str));
+    report.fault(span, format!("unknown param '{name}'"), hint);
+}
+
+struct Checker<'r> {
+    report: &'r mut Report,
+    /// Of the whole run.
+    resources: &'r Resources,
+}
+
+/// What an expression may refer to.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    scope: &'a Scope<'a>,
+    place: Place,
+    step: Option<&'a Step>,
+    service: Option<&'a str>,
+}
+
+impl Checker<'_> {
+    fn workflow(&mut self, scope: &Scope<'_>, parent: Option<&Scope<'_>>) {
+        let workflow = scope.workflow;
+        self.cycles(workflow);
+        for param in workflow.params.values() {
+            let scope = match param.scope {
+                ParamScope::Own => Some(scope),
+                ParamScope::Includer => parent,
+            };
+            if let Some(scope) = scope {
+                self.expr(At { scope, place: Place::Param, step: None, service: None }, &param.value);
+            }
+        }
+        let at = At { scope, place: Place::WorkflowEnv, step: None, service: None };
+        workflow.env.values().for_each(|value| self.expr(at, value));
+        for service in workflow.services.values() {
+            self.service(scope, service);
+        }
+        for step in workflow.steps.values() {
+            self.step(scope, step);
+        }
+        if let Some(command) = &workflow.on_finish {
+            self.command(At { place: Place::OnFinish, ..at }, &command.value);
+        }
+        for include in &workflow.includes {
+            self.workflow(&scope.inner(&include.workflow), Some(scope));
+        }
+    }
+
+    /// Params of one file that refer to each other in a circle.
+    fn cycles(&mut self, workflow: &Workflow) {
+        let mut done: Vec<&str> = Vec::new();
+        for name in workflow.params.keys() {
+            self.cycle(workflow, name, &mut Vec::new(), &mut done);
+        }
+    }
+
+    fn cycle<'a>(
+        &mut self,
+        workflow: &'a Workflow,
+        name: &'a str,
+        path: &mut Vec<&'a str>,
+        done: &mut Vec<&'a str>,
+    ) {
+        if let Some(first) = path.iter().position(|known| *known == name) {
+            let circle = [&path[first..], &[name]].concat().join(" -> ");
+            let span = workflow.params.get(name).and_then(|param| param.value.span);
+            let hint = Some("give one of them a value of its own".to_owned());
+            self.report.fault(span, format!("the params form a cycle: {circle}"), hint);
+            return;
+        }
+        let Some(Param { value, scope: ParamScope::Own }) = workflow.params.get(name) else { return };
+        if done.contains(&name) {
+            return;
+        }
+        path.push(name);
+        let mut next = Vec::new();
+        value.for_each_reference(&mut |reference, _| {
+            if let Reference::Param(name) = reference {
+                next.push(name.as_str());
+            }
+        });
+        for name in next {
+            self.cycle(workflow, name, path, done);
+        }
+        path.pop();
+        done.push(name);
+    }
+
+    fn service(&mut self, scope: &Scope<'_>, service: &Service) {
+        let at = At { scope, place: Place::Service, step: None, service: Some(&service.id) };
+        match &service.action {
+            ServiceAction::Uses { with, .. } => with.values().for_each(|value| self.expr(at, value)),
+            ServiceAction::Run(command) => self.command(at, command),
+        }
+        service.env.values().for_each(|value| self.expr(at, value));
+        let files = At { place: Place::IdentityFiles, ..at };
+        service.identity_files.iter().for_each(|file| self.expr(files, file));
+    }
+
+    fn step(&mut self, scope: &Scope<'_>, step: &Step) {
+        let at = At { scope, place: Place::Step, step: Some(step), service: None };
+        match &step.action {
+            Action::Uses { with, .. } => with.values().for_each(|value| self.expr(at, value)),
+            Action::Run { command, cwd, .. } => {
+                self.command(at, command);
+                cwd.iter().for_each(|cwd| self.expr(At { place: Place::Cwd, ..at }, cwd));
+            }
+        }
+        step.env.values().for_each(|value| self.expr(at, value));
+        for input in step.inputs.values() {
+            self.expr(At { place: Place::Inputs, ..at }, input);
+        }
+        for output in step.outputs.values() {
+            self.expr(At { place: Place::Outputs, ..at }, &output.path);
+        }
+        for axis in step.matrix.axes.values() {
+            match &axis.values {
+                AxisValues::List(values) => self.expr(At { place: Place::Matrix, ..at }, values),
+                AxisValues::Glob(pattern) => self.expr(At { place: Place::Glob, ..at }, pattern),
+                AxisValues::Ladder(_) => {}
+            }
+        }
+        for entries in step.matrix.include.iter().chain(&step.matrix.exclude) {
+            self.expr(At { place: Place::Matrix, ..at }, entries);
+        }
+        for need in &step.needs {
+            if need.value == step.id {
+                self.report.fault(need.span, "a step cannot need itself", None);
+            } else if let Err((message, hint)) = scope.need(need) {
+                self.report.fault(need.span, message, hint);
+            }
+        }
+        self.pools(scope, step);
+    }
+
+    fn pools(&mut self, scope: &Scope<'_>, step: &Step) {
+        let exclusive = step.resources.exclusive.iter().filter_map(|exclusive| match exclusive {
+            ExclusiveScope::Pool(pool) => Some(pool),
+            ExclusiveScope::Run => None,
+        });
+        for name in step.resources.pools.keys().chain(exclusive) {
+            let known = [&scope.workflow.resources.pools, &self.resources.pools];
+            match known.iter().find_map(|pools| pools.get(name)) {
+                None => {
+                    let names: Vec<&str> =
+                        known.iter().flat_map(|pools| pools.keys()).map(String::as_str).collect();
+                    let hint = suggest::hint(name, names)
+                        .or_else(|| Some(format!("declare it: \"resources\": {{\"pools\": {{\"{name}\": 1}}}}")));
+                    self.report.fault(step.span, format!("step '{}': unknown pool '{name}'", step.id), hint);
+                }
+                Some(pool) if step.resources.pools.get(name).is_some_and(|slots| *slots > pool.size) => {
+                    let message = format!(
+                        "step '{}' wants {} slots of the pool '{name}', which has {}",
+                        step.id, step.resources.pools[name], pool.size
+                    );
+                    self.report.fault(step.span, message, None);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn command(&mut self, at: At<'_>, command: &Command) {
+        match command {
+            Command::Argv(argv) => argv.iter().for_each(|arg| self.expr(at, arg)),
+            Command::Shell { text, .. } => {
+                self.template(at, text);
+                for span in shell::quoted(text) {
+                    self.report.fault(
+                        span,
+                        "a reference inside quotes of a shell text",
+                        Some("it is inserted quoted already: remove the quotes around it".to_owned()),
+                    );
+                }
+            }
+        }
+    }
+
+    fn expr(&mut self, at: At<'_>, expr: &Expr) {
+        match &expr.kind {
+            ExprKind::Text(template) => self.template(at, template),
+            ExprKind::List(items) => items.iter().for_each(|item| self.expr(at, item)),
+            ExprKind::Map(map) => map.iter().for_each(|(_, item)| self.expr(at, item)),
+            ExprKind::Null | ExprKind::Bool(_) | ExprKind::Number(_) | ExprKind::Secret { .. } => {}
+        }
+    }
+
+    fn template(&mut self, at: At<'_>, template: &Template) {
+        for (reference, span) in template.references() {
+            self.reference(at, reference, span);
+        }
+    }
+
+    fn reference(&mut self, at: At<'_>, reference: &Reference, span: Option<Span>) {
+        let own_port = at.place == Place::Service && *reference == Reference::ServicePort;
+        if reference.is_late() && !own_port && !at.place.takes_late() {
+            return late_fault(self.report, span, reference, None, at.place.name());
+        }
+        match reference {
+            Reference::Param(name) => self.param(at, name, span),
+            Reference::Matrix { axis, .. } => self.axis(at, axis, span),
+            Reference::Step(step) => match at.scope.step_ref(step) {
+                Err((message, hint)) => self.report.fault(span, message, hint),
+                Ok(()) if !at.place.takes_steps() => self.step_refused(at.place, span, reference, None),
+                Ok(()) => {}
+            },
+            Reference::Service { id, fixed, .. } => self.service_ref(at, id, !fixed.is_empty(), span),
+            Reference::ServicePort if at.service.is_none() => {
+                let hint = "elsewhere write services.ID.port".to_owned();
+                self.report.fault(span, "service.port is known only in a service", Some(hint));
+            }
+            Reference::Input(name) => {
+                let known = at.step.filter(|_| at.place == Place::Step).map(|step| step.inputs.keys());
+                self.port(span, "input", name, known);
+            }
+            Reference::Output(name) => {
+                let known = at.step.filter(|_| at.place == Place::Step).map(|step| step.outputs.keys());
+                self.port(span, "output", name, known);
+            }
+            Reference::Device(_) | Reference::Shard(_) => {
+                let what = format!("${{{reference}}}");
+                let hint = "this is part of the format, and of a later version of flow".to_owned();
+                self.report.fault(span, format!("not yet: {what}"), Some(hint));
+            }
+            Reference::ServicePort | Reference::Env(_) | Reference::Workflow(_) => {}
+        }
+    }
+
+    fn param(&mut self, at: At<'_>, name: &str, span: Option<Span>) {
+        if !at.scope.chain.params.contains_key(name) {
+            return unknown_param(self.report, span, name, at.scope.chain);
+        }
+        for reached in at.scope.chain.reached(name) {
+            if reached.is_late() && !at.place.takes_late() {
+                return late_fault(self.report, span, reached, Some(name), at.place.name());
+            }
+            if matches!(reached, Reference::Step(_)) && !at.place.takes_steps() {
+                return self.step_refused(at.place, span, reached, Some(name));
+            }
+        }
+    }
+
+    fn step_refused(&mut self, place: Place, span: Option<Span>, reference: &Reference, through: Option<&str>) {
+        let through = through.map(|name| format!(", through params.{name},")).unwrap_or_default();
+        let hint = match place {
+            Place::Matrix => "an axis over the files of a step is {\"glob\": \"${steps.ID.OUTPUT}\"}",
+            _ => "an output of a step is known in steps only",
+        };
+        let message = format!("${{{reference}}}{through} is not known in {}", place.name());
+        self.report.fault(span, message, Some(hint.to_owned()));
+    }
+
+    fn axis(&mut self, at: At<'_>, axis: &str, span: Option<Span>) {
+        let Some(step) = at.step.filter(|_| at.place.in_step()) else {
+            let message = format!("matrix.{axis} is not known in {}", at.place.name());
+            let hint = "it is known in the step that declares the axis".to_owned();
+            return self.report.fault(span, message, Some(hint));
+        };
+        let Some(known) = scope::variables(step, at.scope.chain) else { return };
+        if !known.iter().any(|name| name == axis) {
+            let hint = match known.is_empty() {
+                true => Some(format!("step '{}' has no matrix", step.id)),
+                false => suggest::hint(axis, known.iter().map(String::as_str)),
+            };
+            self.report.fault(span, format!("unknown axis '{axis}'"), hint);
+        }
+    }
+
+    fn service_ref(&mut self, at: At<'_>, id: &str, fixed: bool, span: Option<Span>) {
+        let services = &at.scope.workflow.services;
+        if !services.contains_key(id) {
+            let hint = match services.is_empty() {
+                true => Some("this file declares no services".to_owned()),
+                false => suggest::hint(id, services.keys().map(String::as_str)),
+            };
+            self.report.fault(span, format!("unknown service '{id}'"), hint);
+        } else if at.service == Some(id) {
+            let hint = "its own port is ${service.port}".to_owned();
+            self.report.fault(span, format!("service '{id}' refers to itself"), Some(hint));
+        } else if fixed {
+            self.report.fault(span, format!("service '{id}' has no axes"), None);
+        }
+    }
+
+    fn port<'k>(
+        &mut self,
+        span: Option<Span>,
+        what: &str,
+        name: &str,
+        known: Option<impl Iterator<Item = &'k String>>,
+    ) {
+        let Some(known) = known else {
+            let message = format!("{what}s.{name} is known only in 'with', 'run' and 'env' of its step");
+            return self.report.fault(span, message, None);
+        };
+        let known: Vec<&str> = known.map(String::as_str).collect();
+        if !known.contains(&name) {
+            let hint = match known.is_empty() {
+                true => Some(format!("this step declares no {what}s")),
+                false => suggest::hint(name, known.iter().copied()),
+            };
+            self.report.fault(span, format!("unknown {what} '{name}' of this step"), hint);
+        }
+    }
+}

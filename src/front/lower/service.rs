@@ -1,0 +1,146 @@
+//! One service. Unaware of processes and ports.
+
+use std::time::Duration;
+
+use crate::api::Catalog;
+use crate::model::{Probe, Ready, Service, ServiceAction};
+
+use super::super::keys;
+use super::super::node::{Entry, Kind, Node};
+use super::super::report::Report;
+use super::command::{command, tools};
+use super::expr::{Secrets, expr};
+use super::field;
+use super::signature;
+use super::step::{env, values};
+
+/// How long a service may take until it is ready, unless it says so.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Grace after TERM, unless it says so.
+const STOP: Duration = Duration::from_secs(5);
+
+/// The service declared by `entry`.
+pub(in crate::front) fn service(report: &mut Report, entry: &Entry, catalog: &Catalog) -> Option<Service> {
+    field::id(report, entry, "a service");
+    let node = &entry.value;
+    field::map(report, node)?;
+    field::known(report, node, keys::SERVICE, "a service");
+    for key in ["per", "replicas", "with_service", "matrix", "resources"] {
+        if let Some(found) = node.entry(key) {
+            report.not_yet(found.span, format!("'{key}' of a service"));
+        }
+    }
+    let action = action(report, entry)?;
+    let default = match &action {
+        ServiceAction::Uses { service, .. } => {
+            signature::simulator(report, service, catalog);
+            Probe::Announce
+        }
+        ServiceAction::Run(_) => Probe::Tcp,
+    };
+    let port = node.get("port").and_then(|port| {
+        let number = field::count(report, port, 1)?;
+        let number = u16::try_from(number).ok();
+        if number.is_none() {
+            report.fault(port.span, "a port is at most 65535", None);
+        }
+        number
+    });
+    let mut service = Service {
+        id: entry.key.clone(),
+        span: Some(entry.span),
+        action,
+        env: env(report, node),
+        port,
+        ready: node.get("ready").map_or(Ready { probe: default.clone(), timeout: READY_TIMEOUT }, |ready| {
+            self::ready(report, ready, default)
+        }),
+        stop: node.get("stop").and_then(|stop| field::duration(report, stop)).unwrap_or(STOP),
+        identity_tools: Vec::new(),
+        identity_files: Vec::new(),
+    };
+    if let Some(identity) = node.get("identity")
+        && field::map(report, identity).is_some()
+    {
+        field::known(report, identity, keys::IDENTITY, "'identity'");
+        service.identity_tools = identity.get("tools").map(|t| tools(report, t)).unwrap_or_default();
+        for file in identity.get("files").and_then(|f| field::list(report, f)).unwrap_or(&[]) {
+            if file.as_text().is_none() {
+                report.expected(file, "a path or a pattern");
+            }
+            service.identity_files.push(expr(report, file, Secrets::Refused));
+        }
+    }
+    Some(service)
+}
+
+fn action(report: &mut Report, entry: &Entry) -> Option<ServiceAction> {
+    let node = &entry.value;
+    match (node.get("uses"), node.get("run")) {
+        (Some(uses), None) => {
+            if let Some(shell) = node.entry("shell") {
+                report.fault(shell.span, "'shell' does not go with 'uses'", None);
+            }
+            let with = values(report, node, "with");
+            Some(ServiceAction::Uses { service: field::declared(report, uses)?, with })
+        }
+        (None, Some(run)) => {
+            if let Some(with) = node.entry("with") {
+                report.fault(with.span, "'with' does not go with 'run'", None);
+            }
+            Some(ServiceAction::Run(command(report, node, run)?))
+        }
+        (both, _) => {
+            let message = match both {
+                Some(_) => format!("service '{}' has both 'uses' and 'run'", entry.key),
+                None => format!("service '{}' does nothing", entry.key),
+            };
+            let hint = "'uses' names a built-in simulator, 'run' is a command: one of them".to_owned();
+            report.fault(entry.span, message, Some(hint));
+            None
+        }
+    }
+}
+
+fn ready(report: &mut Report, node: &Node, default: Probe) -> Ready {
+    let mut ready = Ready { probe: default, timeout: READY_TIMEOUT };
+    if field::map(report, node).is_none() {
+        return ready;
+    }
+    field::known(report, node, keys::READY, "'ready'");
+    if let Some(timeout) = node.get("timeout").and_then(|t| field::duration(report, t)) {
+        ready.timeout = timeout;
+    }
+    let probes: Vec<&Entry> = node.entries().iter().filter(|e| e.key != "timeout").collect();
+    if let [_, second, ..] = probes[..] {
+        report.fault(second.span, "'ready' asks in one way: 'http', 'tcp' or 'log'", None);
+    }
+    let Some(probe) = probes.first() else { return ready };
+    match probe.key.as_str() {
+        "http" => {
+            if let Some(path) = field::text(report, &probe.value) {
+                if !path.starts_with('/') {
+                    let hint = Some(format!("write \"/{path}\""));
+                    report.fault(probe.value.span, "the path of 'http' begins with '/'", hint);
+                }
+                ready.probe = Probe::Http(path);
+            }
+        }
+        "tcp" => match probe.value.kind {
+            Kind::Bool(true) => ready.probe = Probe::Tcp,
+            _ => report.expected(&probe.value, "true"),
+        },
+        "log" => {
+            if let Some(pattern) = field::text(report, &probe.value) {
+                if let Err(error) = regex::Regex::new(&pattern) {
+                    let cause = error.to_string();
+                    let cause = cause.lines().last().unwrap_or("").trim_start_matches("error: ").to_owned();
+                    report.fault(probe.value.span, format!("not a regular expression: {cause}"), None);
+                }
+                ready.probe = Probe::Log(pattern);
+            }
+        }
+        _ => {}
+    }
+    ready
+}

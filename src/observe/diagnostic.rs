@@ -1,0 +1,33 @@
+//! Draws a fault: file, line, column, the line itself, a caret, hints. Unaware of where faults come from.
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, renderer::DecorStyle};
+
+use crate::model::Diagnostic;
+
+/// The drawing of an error, several lines without a final newline.
+pub fn draw(diagnostic: &Diagnostic, color: bool) -> String {
+    render(diagnostic, Level::ERROR, color)
+}
+
+/// The drawing of a warning.
+pub fn draw_warning(diagnostic: &Diagnostic, color: bool) -> String {
+    render(diagnostic, Level::WARNING, color)
+}
+
+fn render(diagnostic: &Diagnostic, level: Level<'_>, color: bool) -> String {
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let renderer = renderer.decor_style(DecorStyle::Ascii);
+    let title = level.primary_title(diagnostic.message.as_str());
+    let hints = diagnostic.hints.iter().map(|hint| Level::HELP.message(hint.as_str()));
+    let Some(label) = &diagnostic.label else {
+        return renderer.render(&[annotate_snippets::Group::with_title(title).elements(hints)]);
+    };
+    let end = label.end.min(label.text.len());
+    let span = label.start.min(end)..end;
+    let mut annotation = AnnotationKind::Primary.span(span);
+    if !label.note.is_empty() {
+        annotation = annotation.label(label.note.as_str());
+    }
+    let snippet = Snippet::source(label.text.as_ref()).path(label.file.as_str()).annotation(annotation);
+    renderer.render(&[title.element(snippet).elements(hints)])
+}

@@ -351,7 +351,7 @@ impl Job<'_> {
             log: &mut lines,
             runtime: &runtime,
         };
-        let body = || {
+        let mut body = || {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stage.run(&mut ctx)))
                 .unwrap_or_else(|panic| {
                     let text = panic

@@ -23,10 +23,10 @@ mod schedule;
 mod services;
 mod session;
 
-//pub use clean::{CleanReport, clean};
+pub use clean::{CleanReport, clean};
 pub use options::{Force, RunOptions, RunSummary};
-//pub use plan::{PlanStatus, PlannedNode, plan};
+pub use plan::{PlanStatus, PlannedNode, plan};
 pub use project::{OpenRequest, Project, locked};
-//pub use query::{Explanation, NodeListing, Why, explain, list, orphans, source_key, why};
+pub use query::{Explanation, NodeListing, Why, explain, list, orphans, source_key, why};
 pub use run::run;
 pub use session::{Interrupts, Session};

@@ -1,1 +1,161 @@
-//! later
+//! What a run would do, without doing it: one pass over the graph, probes aside nothing is started.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::evaluate::{Keyed, Verdict, artifacts_of, evaluate, paths};
+use super::facts::{FactFinder, Outputs};
+use super::options::RunOptions;
+use super::project::Project;
+use crate::error::Result;
+use crate::graph::{NodeIx, Selection, select};
+use crate::model::Artifact;
+
+/// What would become of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanStatus {
+    /// Outputs in place, nothing to do.
+    Fresh,
+    /// A hit whose bytes nobody asks for.
+    Cached,
+    /// Outputs would be brought from the cache.
+    WouldRestore,
+    /// The stage would be asked whether its result stands.
+    WouldCheck,
+    /// It would run.
+    WouldRun,
+    /// It depends on bytes that are not made yet.
+    MayRun,
+    /// An input it takes is absent.
+    Absent,
+    /// It would fail before it starts.
+    WouldFail,
+}
+
+impl PlanStatus {
+    /// As printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Cached => "cached",
+            Self::WouldRestore => "would_restore",
+            Self::WouldCheck => "would_check",
+            Self::WouldRun => "would_run",
+            Self::MayRun => "may_run",
+            Self::Absent => "absent",
+            Self::WouldFail => "would_fail",
+        }
+    }
+}
+
+/// One node of a plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedNode {
+    /// Node id.
+    pub id: String,
+    /// What would become of it.
+    pub status: PlanStatus,
+    /// Why.
+    pub reason: Option<String>,
+    /// `b3:...`, where it is known already.
+    pub key: Option<String>,
+    /// The step's line of documentation.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub doc: String,
+}
+
+/// What the pass knows of a node.
+#[derive(Default)]
+pub(super) struct Foreseen {
+    pub(super) status: Option<PlanStatus>,
+    pub(super) reason: Option<String>,
+    pub(super) artifacts: Option<Vec<Artifact>>,
+    pub(super) keyed: Option<Keyed>,
+}
+
+impl Outputs for Vec<Foreseen> {
+    fn artifacts(&self, node: NodeIx) -> Option<&[Artifact]> {
+        self[node].artifacts.as_deref()
+    }
+}
+
+/// Plans the selected nodes, in topological order.
+pub fn plan(project: &Project, options: &RunOptions) -> Result<Vec<PlannedNode>> {
+    let selection = select(&project.graph, &options.targets)?;
+    let foreseen = foresee(project, options, &selection);
+    let nodes = project.graph.order.iter().filter(|ix| selection.nodes.contains(ix));
+    Ok(nodes
+        .map(|&ix| {
+            let node = &project.graph.nodes[ix];
+            let seen = &foreseen[ix];
+            PlannedNode {
+                id: node.id.clone(),
+                status: seen.status.unwrap_or(PlanStatus::MayRun),
+                reason: seen.reason.clone(),
+                key: seen.keyed.as_ref().map(|keyed| keyed.key.to_string()),
+                doc: node.doc.clone(),
+            }
+        })
+        .collect())
+}
+
+/// The pass itself.
+pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selection) -> Vec<Foreseen> {
+    let finder = FactFinder::default();
+    let nodes = || selection.nodes.iter();
+    finder.prefetch(project, nodes().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect());
+    let wanted: &BTreeSet<NodeIx> = if options.targets.is_empty() { &selection.nodes } else { &selection.targets };
+    let mut out: Vec<Foreseen> = (0..project.graph.nodes.len()).map(|_| Foreseen::default()).collect();
+    for &ix in project.graph.order.iter().filter(|ix| selection.nodes.contains(ix)) {
+        let node = &project.graph.nodes[ix];
+        let unmade = |p: &&NodeIx| {
+            matches!(out[**p].status, Some(PlanStatus::WouldRun | PlanStatus::MayRun | PlanStatus::WouldFail))
+        };
+        if let Some(producer) = node.producers.iter().find(unmade) {
+            let verb = match out[*producer].status {
+                Some(PlanStatus::WouldRun) => "would run",
+                Some(PlanStatus::WouldFail) => "would fail",
+                _ => "may run",
+            };
+            out[ix].status = Some(PlanStatus::MayRun);
+            out[ix].reason = Some(format!("{} {verb}", project.graph.nodes[*producer].id));
+            continue;
+        }
+        let mut seen = Foreseen::default();
+        match evaluate(project, &finder, options, node, &out) {
+            Verdict::Absent => {
+                seen.status = Some(PlanStatus::Absent);
+                seen.reason = Some("an input it takes is absent".to_owned());
+                seen.artifacts = Some(vec![Artifact::Absent; node.outputs.len()]);
+            }
+            Verdict::Hit { keyed, record, differing, .. } => {
+                seen.artifacts = Some(artifacts_of(&record, node));
+                seen.reason = differing.first().map(|(_, reason)| reason.to_string());
+                seen.status = Some(match (differing.is_empty(), wanted.contains(&ix)) {
+                    (true, _) => PlanStatus::Fresh,
+                    (false, true) => PlanStatus::WouldRestore,
+                    (false, false) => PlanStatus::Cached,
+                });
+                seen.keyed = Some(keyed);
+            }
+            Verdict::Check { keyed, record } => {
+                seen.artifacts = Some(artifacts_of(&record, node));
+                seen.status = Some(PlanStatus::WouldCheck);
+                seen.keyed = Some(keyed);
+            }
+            Verdict::Run { keyed, reason } => {
+                seen.status = Some(PlanStatus::WouldRun);
+                seen.reason = Some(reason.to_string());
+                seen.keyed = Some(keyed);
+            }
+            Verdict::Fault(error) => {
+                seen.status = Some(PlanStatus::WouldFail);
+                seen.reason = Some(error.message);
+            }
+        }
+        out[ix] = seen;
+    }
+    out
+}

@@ -25,7 +25,7 @@ mod writer;
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use flight::KeyLock;
 pub use gc::{GcOptions, GcReport};
@@ -105,6 +105,13 @@ impl Store {
 
     fn objects(&self) -> &objects::Objects {
         &self.inner.objects
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Closing is not enough: a child being started shares the open file until it runs its program.
+        let _ = self.gate.get_mut().unwrap_or_else(PoisonError::into_inner).unlock();
     }
 }
 

@@ -110,10 +110,10 @@ impl Store {
     }
 
     fn has_blob(&self, digest: &Digest, size: u64) -> bool {
-        // Where it should be by its size is looked at first; another version may have drawn the line elsewhere.
-        let small = || self.index().has_small(digest).unwrap_or(false);
+        // By its size a blob is in one place; another version may have drawn the line elsewhere, so the other one is looked at too.
         let file = || self.objects().has(digest);
-        if size as usize <= super::put::SMALL { small() || file() } else { file() || small() }
+        let file_first = size as usize > super::put::SMALL;
+        (file_first && file()) || self.index().has_small(digest).unwrap_or(false) || (!file_first && file())
     }
 
     fn entries(&self, digest: &Digest) -> Result<Vec<TreeEntry>, RestoreError> {

@@ -67,6 +67,14 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
+fn stores_and_workspaces_are_shared_by_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Store>();
+    shared::<Workspace>();
+    shared::<KeyLock>();
+}
+
+#[test]
 fn content_of_every_size_and_kind_comes_back() {
     let place = Place::new();
     let mut magic = pack::MAGIC.to_vec();
@@ -437,4 +445,132 @@ fn gc_keeps_the_bytes_of_the_last_runs_and_of_published_files() {
     place.store.gc(&tight).unwrap();
     assert!(place.store.has(&contents[0]), "published bytes go last");
     assert!(!place.store.has(&contents[2]));
+}
+
+/// Names the cache in which the child process of [`a_kill_leaves_a_whole_cache_and_no_lock`] works.
+const CHILD: &str = "FLOW_TEST_STORE_CHILD";
+
+#[test]
+fn child_that_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
+    let store = Store::open(&dir.join("cache")).unwrap();
+    let workspace = Workspace::open(&store, &dir).unwrap();
+    let mut run = runs::RunWriter::create(&store, "killed").unwrap();
+    let _lock = Workspace::lock(&dir, &mut |_| {}, &|| false).unwrap().unwrap();
+    for n in 0..6u8 {
+        let key = Digest::of(&[n]);
+        let _key = store.single_flight(&key, &mut |_| {}, &|| false).unwrap().unwrap();
+        let from = dir.join("from");
+        fs::write(&from, text(1000 + 5000 * usize::from(n))).unwrap();
+        let artifact = store.put_file(&from).unwrap();
+        store.put_result(&key, &record(vec![("o".to_owned(), artifact)])).unwrap();
+        let row =
+            NodeRow { key, manifest: vec![], seconds: vec![], outputs: vec![], run: "killed".to_owned() };
+        workspace.put_node("w", &n.to_string(), row);
+        workspace.sync().unwrap();
+        run.line(&json!({"node": n})).unwrap();
+        run.flush().unwrap();
+    }
+}
+
+#[test]
+fn a_kill_leaves_a_whole_cache_and_no_lock() {
+    use std::os::unix::process::ExitStatusExt;
+    // At the fourth time: three nodes are through, and the fourth is as far as the point says.
+    for (point, results, nodes) in [("blob_written", 3, 3), ("result_row", 4, 3), ("workspace_row", 4, 3)] {
+        let dir = tempfile::tempdir().unwrap();
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::child_that_is_killed"])
+            .env(CHILD, dir.path())
+            .env(crate::base::failpoint::VARIABLE, format!("{point}:4"))
+            .output()
+            .unwrap();
+        assert_eq!(child.status.signal(), Some(9), "{point}: {child:?}");
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let report = store.verify().unwrap();
+        assert!(report.is_ok() && report.incomplete.is_empty(), "{point}: {report:?}");
+        assert_eq!(store.stats().unwrap().results, results, "{point}");
+        let workspace = Workspace::open(&store, dir.path()).unwrap();
+        let known = (0..6).filter(|n| workspace.node("w", &n.to_string()).is_some()).count();
+        assert_eq!(known, nodes, "{point}");
+        assert_eq!(runs::read(&store, "killed").unwrap().len(), 3, "{point}");
+        let held = |_: Option<u32>| panic!("a dead process holds a lock");
+        assert!(Workspace::lock(dir.path(), &mut { held }, &|| false).unwrap().is_some());
+        assert!(store.single_flight(&Digest::of(&[3]), &mut { held }, &|| false).unwrap().is_some());
+    }
+}
+
+/// Prints how long 100,000 nodes take; run by hand with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn a_hundred_thousand_rows() {
+    let place = Place::new();
+    let root = place.path("work");
+    fs::create_dir(&root).unwrap();
+    let timed = |what: &str, began: std::time::Instant| println!("{what}: {:?}", began.elapsed());
+    let now = std::time::Instant::now;
+    let count = 100_000u32;
+    let began = now();
+    let paths: Vec<PathBuf> = (0..count).map(|n| root.join(format!("f{n}"))).collect();
+    for path in &paths {
+        fs::write(path, path.as_os_str().as_encoded_bytes()).unwrap();
+    }
+    timed("files made", began);
+    let workspace = Workspace::open(&place.store, &root).unwrap();
+    let began = now();
+    assert!(workspace.contents(&paths).iter().all(Result::is_ok));
+    workspace.sync().unwrap();
+    timed("hashed", began);
+    let began = now();
+    assert!(workspace.contents(&paths).iter().all(Result::is_ok));
+    timed("by stat", began);
+    let began = now();
+    for path in &paths {
+        place.store.put_file(path).unwrap();
+    }
+    timed("small blobs put", began);
+    let began = now();
+    std::thread::scope(|scope| {
+        for part in 0..16 {
+            let place = &place;
+            scope.spawn(move || {
+                for n in (0..count).filter(|n| n % 16 == part) {
+                    place.store.put_result(&Digest::of(&n.to_le_bytes()), &record(vec![])).unwrap();
+                }
+            });
+        }
+    });
+    timed("results put, 16 threads", began);
+    let began = now();
+    let manifest: Vec<_> = (0..20).map(|n| (format!("component.{n}"), format!("value {n}"))).collect();
+    for n in 0..count {
+        let row = NodeRow {
+            key: Digest::of(&n.to_le_bytes()),
+            manifest: manifest.clone(),
+            seconds: vec![0.1],
+            outputs: vec![("o".to_owned(), format!("f{n}"))],
+            run: "r".to_owned(),
+        };
+        workspace.put_node("w", &format!("n[{n}]"), row);
+    }
+    timed("nodes queued", began);
+    workspace.close_clean().unwrap();
+    timed("nodes written", began);
+    drop(workspace);
+    let began = now();
+    let workspace = Workspace::open(&place.store, &root).unwrap();
+    timed("workspace opened", began);
+    let began = now();
+    assert!(workspace.contents(&paths).iter().all(Result::is_ok));
+    timed("by stat again", began);
+    let began = now();
+    assert!((0..count).all(|n| workspace.node_summary("w", &format!("n[{n}]")).is_some()));
+    timed("node summaries", began);
+    let began = now();
+    assert!((0..count).all(|n| workspace.node("w", &format!("n[{n}]")).is_some()));
+    timed("node rows", began);
+    let store = Store::open(place.store.dir()).unwrap();
+    let began = now();
+    assert!((0..count).all(|n| store.result(&Digest::of(&n.to_le_bytes())).unwrap().is_some()));
+    timed("results read", began);
 }

@@ -119,7 +119,10 @@ fn serve(mut db: Connection, queue: &Receiver<Job>, failure: &Mutex<Option<Strin
             note(failure, message);
         }
         for done in finished {
-            done(result.as_ref().map(|()| ()).map_err(String::as_str));
+            done(match &result {
+                Ok(()) => Ok(()),
+                Err(message) => Err(message),
+            });
         }
     }
 }

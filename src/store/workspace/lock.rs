@@ -17,7 +17,14 @@ const LOOK: Duration = Duration::from_secs(1);
 #[must_use = "the workspace is free again as soon as this is dropped"]
 #[derive(Debug)]
 pub struct WorkspaceLock {
-    _root: File,
+    root: File,
+}
+
+impl Drop for WorkspaceLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child being started shares the open directory until it runs its program.
+        let _ = self.root.unlock();
+    }
 }
 
 /// What trying to lock a workspace came to.
@@ -35,7 +42,7 @@ pub enum LockOutcome {
 pub(super) fn try_lock(root: &Path) -> Result<LockOutcome> {
     let dir = File::open(root).map_err(|e| Error::io("open the workspace", root, e))?;
     match dir.try_lock() {
-        Ok(()) => Ok(LockOutcome::Held(WorkspaceLock { _root: dir })),
+        Ok(()) => Ok(LockOutcome::Held(WorkspaceLock { root: dir })),
         Err(TryLockError::WouldBlock) => Ok(LockOutcome::Busy { pid: holder::of_flock(&dir) }),
         Err(TryLockError::Error(e)) => Err(Error::io("lock the workspace", root, e)),
     }
@@ -54,7 +61,7 @@ pub(super) fn lock(
             return Ok(None);
         }
         match dir.try_lock() {
-            Ok(()) => return Ok(Some(WorkspaceLock { _root: dir })),
+            Ok(()) => return Ok(Some(WorkspaceLock { root: dir })),
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(e)) => return Err(Error::io("lock the workspace", root, e)),
         }

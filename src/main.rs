@@ -1,5 +1,5 @@
 //! The `flow` binary.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    flow::cli::main()
 }

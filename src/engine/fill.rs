@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use serde_json::Value as Json;
 
 use crate::api::InputFile;
-use crate::graph::{Arg, Fill, Late, NodeAction, ServiceIx, ShellPart, Text};
+use crate::graph::{Arg, Fill, Late, NodeAction, ServiceIx, ShellPart};
 use crate::model::ServiceField;
 
 /// Where a running service can be reached.
@@ -109,11 +109,6 @@ impl Running {
                 Ok(shell.iter().cloned().chain([text]).collect())
             }
         }
-    }
-
-    /// Text with its late parts.
-    pub(super) fn text(&self, text: &Text) -> Result<String, String> {
-        text.fill(self)
     }
 }
 

@@ -4,6 +4,7 @@
 //! `run` coordinates: it evaluates nodes whose producers are done, hands jobs to threads (`attempt`), and takes their results.
 //! `collect` and `publish` are the commit; `recover` undoes what a killed run left; `schedule` is the pure resource model.
 
+mod attach;
 mod attempt;
 mod clean;
 mod collect;
@@ -23,8 +24,9 @@ mod schedule;
 mod services;
 mod session;
 
+pub use attach::{exec, on_finish, up};
 pub use clean::{CleanReport, clean};
-pub use options::{Force, RunOptions, RunSummary};
+pub use options::{Force, Restore, RunOptions, RunSummary};
 pub use plan::{PlanStatus, PlannedNode, plan};
 pub use project::{OpenRequest, Project, locked};
 pub use query::{Explanation, NodeListing, Why, explain, list, orphans, source_key, why};

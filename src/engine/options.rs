@@ -20,8 +20,8 @@ pub struct RunOptions {
     pub no_cache: bool,
     /// Do not ask validating stages.
     pub offline: bool,
-    /// Bring only the targets' outputs into place.
-    pub restore_targets: bool,
+    /// Whose outputs are brought into place; by default all without targets, else those of the targets.
+    pub restore: Option<Restore>,
     /// Do not wait for another run of this workspace.
     pub no_wait: bool,
 }
@@ -35,7 +35,7 @@ impl Default for RunOptions {
             force: Force::Nothing,
             no_cache: false,
             offline: false,
-            restore_targets: false,
+            restore: None,
             no_wait: false,
         }
     }
@@ -50,6 +50,15 @@ pub enum Force {
     All,
     /// Nodes that match.
     Matching(String),
+}
+
+/// Whose outputs are brought into place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restore {
+    /// Those of every selected node.
+    All,
+    /// Those of the targets; without targets, of nodes that nobody takes anything of.
+    Targets,
 }
 
 /// How a run ended.

@@ -1,7 +1,5 @@
 //! What a run would do, without doing it: one pass over the graph, probes aside nothing is started.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use super::evaluate::{Keyed, Verdict, artifacts_of, evaluate, paths};
@@ -106,7 +104,7 @@ pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selec
     let finder = FactFinder::default();
     let nodes = || selection.nodes.iter();
     finder.prefetch(project, nodes().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect());
-    let wanted: &BTreeSet<NodeIx> = if options.targets.is_empty() { &selection.nodes } else { &selection.targets };
+    let wanted = super::run::wanted(project, options, selection);
     let mut out: Vec<Foreseen> = (0..project.graph.nodes.len()).map(|_| Foreseen::default()).collect();
     for &ix in project.graph.order.iter().filter(|ix| selection.nodes.contains(ix)) {
         let node = &project.graph.nodes[ix];

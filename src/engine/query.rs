@@ -126,9 +126,8 @@ pub(super) fn node_named(project: &Project, text: &str) -> Result<NodeIx> {
 pub fn explain(project: &Project, text: &str) -> Result<Explanation> {
     let ix = node_named(project, text)?;
     let node = &project.graph.nodes[ix];
-    let options = RunOptions::default();
-    let mut selection = select(&project.graph, std::slice::from_ref(&node.id))?;
-    selection.targets = [ix].into();
+    let options = RunOptions { targets: vec![node.id.clone()], ..RunOptions::default() };
+    let selection = select(&project.graph, &options.targets)?;
     let foreseen = foresee(project, &options, &selection);
     let seen = &foreseen[ix];
     let last = project.workspace.node(project.name(), &node.id);

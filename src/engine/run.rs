@@ -9,7 +9,8 @@ use super::attempt::{End, Failure, Finished, Task, perform};
 use super::command;
 use super::evaluate::{Keyed, Verdict, artifacts_of, evaluate, paths};
 use super::facts::{FactFinder, Outputs};
-use super::options::RunSummary;
+use super::options::{Restore, RunOptions, RunSummary};
+use super::project::Project;
 use super::publish;
 use super::recover;
 use super::schedule::{Capacity, Demand, Scheduler};
@@ -168,15 +169,7 @@ impl<'s> Coordinator<'s> {
                 service_users[*service] += 1;
             }
         }
-        let wanted = if session.options.restore_targets {
-            let asked = !session.options.targets.is_empty();
-            let last = |ix: &NodeIx| graph.dependents(*ix).next().is_none();
-            selection.targets.iter().copied().filter(|ix| asked || last(ix)).collect()
-        } else if session.options.targets.is_empty() {
-            selection.nodes.clone()
-        } else {
-            selection.targets.clone()
-        };
+        let wanted = wanted(&session.project, &session.options, &selection);
         let evaluable =
             graph.order.iter().copied().filter(|ix| selection.nodes.contains(ix) && slots[*ix].waiting == 0).collect();
         Self {
@@ -831,6 +824,18 @@ impl<'s> Coordinator<'s> {
         if self.session.stopping() {
             let terminated = self.session.interrupts.terminated.is_cancelled();
             self.failure = Some(if terminated { Kind::Terminated } else { Kind::Interrupted });
+        }
+    }
+}
+
+/// Nodes whose outputs are brought into place.
+pub(super) fn wanted(project: &Project, options: &RunOptions, selection: &Selection) -> BTreeSet<NodeIx> {
+    match (options.restore, options.targets.is_empty()) {
+        (Some(Restore::All), _) | (None, true) => selection.nodes.clone(),
+        (_, false) => selection.targets.clone(),
+        (Some(Restore::Targets), true) => {
+            let last = |ix: &NodeIx| project.graph.dependents(*ix).next().is_none();
+            selection.nodes.iter().copied().filter(last).collect()
         }
     }
 }

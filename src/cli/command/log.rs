@@ -1,0 +1,46 @@
+//! `flow log`: past runs from their records.
+
+use std::process::ExitCode;
+
+use crate::cli::app::App;
+use crate::cli::args::{LogArgs, LogWhat};
+use crate::error::{Error, Result};
+use crate::observe::history;
+use crate::observe::record::Record;
+use crate::store::{Store, runs};
+
+pub(in crate::cli) fn run(app: &App, args: &LogArgs) -> Result<ExitCode> {
+    let store = Store::open(&app.cache())?;
+    let mut ids: Vec<String> = runs::list(&store)?.into_iter().map(|info| info.id).collect();
+    ids.reverse();
+    let read = |id: &str| Record::read(runs::read(&store, id)?);
+    let chosen = |asked: Option<&str>| history::select(&ids, asked).and_then(read);
+    match args.what() {
+        LogWhat::List { json } => {
+            let records = ids.iter().map(|id| read(id)).collect::<Result<Vec<_>>>()?;
+            if json {
+                return app.json(&history::list_json(&records));
+            }
+            app.printer.data(&history::list(&records));
+        }
+        LogWhat::Show { run, json } => {
+            let record = chosen(run.as_deref())?;
+            if json {
+                return app.json(&history::show_json(&record, app.cli.global.verbose));
+            }
+            app.printer.data(&history::show(&record, app.cli.global.verbose));
+        }
+        LogWhat::Output { node, run } => {
+            app.printer.data(&history::output(&chosen(run.as_deref())?, &node)?);
+        }
+        LogWhat::Diff { a, b, json } => {
+            let (a, b) = (chosen(Some(&a))?, chosen(Some(&b))?);
+            if json {
+                return app.json(&history::diff_json(&a, &b));
+            }
+            app.printer.data(&history::diff_text(&a, &b));
+        }
+        LogWhat::CriticalPath { .. } => return Err(Error::bug("a later command was not refused")),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,113 @@
+//! `flow run`: options resolved, observers set up, the lock taken, the engine run.
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use crate::cli::app::App;
+use crate::cli::args::{Restore, RunArgs, SelectArgs};
+use crate::cli::signals;
+use crate::engine::{self, Force, RunOptions, Session};
+use crate::error::{Error, Result};
+use crate::event::Sink;
+use crate::observe::jsonl::JsonLines;
+use crate::observe::record::Recorder;
+use crate::observe::summary::Summary;
+use crate::observe::{Console, Fanout, Observer};
+use crate::store::runs::RunWriter;
+
+/// Options of a run from the arguments that `run` and `plan` share.
+pub(super) fn options(select: &SelectArgs) -> RunOptions {
+    RunOptions {
+        targets: select.targets.clone(),
+        force: match select.force.as_deref() {
+            None => Force::Nothing,
+            Some("*") => Force::All,
+            Some(pattern) => Force::Matching(pattern.to_owned()),
+        },
+        no_cache: select.no_cache,
+        offline: select.offline,
+        restore: select.restore.map(|restore| match restore {
+            Restore::All => engine::Restore::All,
+            Restore::Targets => engine::Restore::Targets,
+        }),
+        ..RunOptions::default()
+    }
+}
+
+pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
+    let mut options = options(&args.select);
+    options.keep_going = args.keep_going;
+    if let Some(jobs) = args.jobs {
+        options.jobs = jobs;
+    }
+    let interrupts = signals::listen()?;
+    // faults of the file are said before anything is waited for
+    let (loaded, catalog) = app.load(&args.select.workflow)?;
+    let printer = Arc::clone(&app.printer);
+    let lock = engine::locked(&app.root, args.no_wait, &mut |line| printer.talk(&format!("{line}\n")), &|| {
+        interrupts.stop.is_cancelled()
+    })?;
+    let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?;
+    let store = Arc::clone(&project.store);
+
+    let summary = Arc::new(Summary::default());
+    let console = Arc::new(Console::new(
+        Arc::clone(&app.printer),
+        app.cli.global.verbosity(),
+        args.progress.into(),
+    ));
+    let mut observers: Vec<Arc<dyn Observer>> = vec![console, Arc::clone(&summary) as Arc<dyn Observer>];
+    let events = args.events.as_deref().map(JsonLines::create).transpose()?.map(Arc::new);
+    observers.extend(events.clone().map(|events| events as Arc<dyn Observer>));
+    let record: Arc<Mutex<Option<RunWriter>>> = Arc::default();
+    let writer = Arc::clone(&record);
+    observers.push(Arc::new(Recorder::new(move |line| {
+        if let Some(writer) = writer.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
+            // a record that cannot be written must not end the run it records
+            let _ = writer.line(&line);
+        }
+    })));
+    let sink: Arc<dyn Sink> = Arc::new(Fanout::new(observers));
+
+    let mut session = Session::new(project, options, sink, interrupts)?;
+    *record.lock().unwrap_or_else(|e| e.into_inner()) = Some(RunWriter::create(&store, session.run_id())?);
+    let result = engine::run(&mut session);
+    if let Some(writer) = record.lock().unwrap_or_else(|e| e.into_inner()).take() {
+        writer.finish()?;
+    }
+    drop(lock);
+    if let Some(events) = events {
+        events.finish()?;
+    }
+    let outcome = result?;
+    let word = if outcome.failure.is_none() { "ok" } else { "failed" };
+    if let Some(message) = engine::on_finish(session.project(), session.run_id(), word) {
+        app.printer.talk(&format!("{message}\n"));
+    }
+    if args.json {
+        app.json(&summary.json(app.cli.global.verbose))?;
+    }
+    Ok(match outcome.failure {
+        None => ExitCode::SUCCESS,
+        Some(kind) => ExitCode::from(kind.exit_code()),
+    })
+}
+
+/// A sink for commands that are no runs: services are talked about, nothing else.
+pub(super) fn quiet_sink(app: &App) -> Arc<dyn Sink> {
+    let console: Arc<dyn Observer> = Arc::new(Console::new(
+        Arc::clone(&app.printer),
+        app.cli.global.verbosity(),
+        crate::observe::ProgressMode::None,
+    ));
+    Arc::new(Fanout::new(vec![console]))
+}
+
+/// Takes the workspace lock for a command that writes.
+pub(super) fn lock(app: &App, no_wait: bool, interrupts: &engine::Interrupts) -> Result<crate::store::WorkspaceLock> {
+    let printer = Arc::clone(&app.printer);
+    engine::locked(&app.root, no_wait, &mut |line| printer.talk(&format!("{line}\n")), &|| {
+        interrupts.stop.is_cancelled()
+    })
+    .map_err(|error: Error| error)
+}

@@ -1,0 +1,114 @@
+//! Beside a run: one service kept up (`flow up`), one command in a node's environment (`flow exec`).
+
+use std::process::ExitStatus;
+
+use super::fill::Running;
+use super::query::node_named;
+use super::recover;
+use super::services::plain;
+use super::session::Session;
+use crate::base::suggest;
+use crate::error::{Error, Result};
+use crate::graph::{Fill, NodeAction};
+
+/// Starts a service, says its URL, and stops it when asked to.
+pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> Result<()> {
+    let services = &session.project.graph.services;
+    let Some(ix) = services.iter().position(|known| known.id == service) else {
+        let mut error = Error::usage(format!("this workflow has no service '{service}'"));
+        error.hints.extend(suggest::hint(service, services.iter().map(|s| s.id.as_str())));
+        return Err(error);
+    };
+    recover::recover(&session.project)?;
+    let result = session.services.address(session, ix, &session.interrupts.stop);
+    let result = match result {
+        Ok(address) => {
+            ready(&address.url);
+            loop {
+                if session.stopping() {
+                    break Ok(());
+                }
+                if let Some((message, tail)) = session.services.death(session, ix) {
+                    break Err(with_tail(message, &tail));
+                }
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        }
+        Err(_) if session.stopping() => Ok(()),
+        Err((message, tail)) => Err(with_tail(message, &tail)),
+    };
+    session.services.stop_all(session);
+    session.close();
+    result
+}
+
+fn with_tail(message: String, tail: &[String]) -> Error {
+    let tail: String = tail.iter().map(|line| format!("\n  {line}")).collect();
+    Error::step(format!("{message}{tail}"))
+}
+
+/// Runs a command with the environment, directory and services of a node. Its streams are this process's own.
+pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> Result<ExitStatus> {
+    let ix = node_named(&session.project, node)?;
+    let node = session.project.graph.nodes[ix].clone();
+    recover::recover(&session.project)?;
+    let result = (|| {
+        let mut running = Running::default();
+        for output in &node.outputs {
+            running.outputs.insert(output.name.clone(), session.project.root.join(&output.path));
+        }
+        for service in &node.services {
+            let address = session.services.address(session, *service, &session.interrupts.stop);
+            running.services.insert(*service, address.map_err(|(message, tail)| with_tail(message, &tail))?);
+        }
+        let mut env: std::collections::BTreeMap<String, String> = session.base_env().into_iter().collect();
+        for name in &node.pass_env {
+            if let Ok(value) = std::env::var(name) {
+                env.insert(name.clone(), value);
+            }
+        }
+        for (name, value) in &node.env {
+            let value = value.fill(&running as &dyn Fill).map_err(|e| Error::step(format!("variable {name}: {e}")))?;
+            env.insert(name.clone(), plain(&value));
+        }
+        let root = &session.project.root;
+        let cwd = match &node.action {
+            NodeAction::Stage { .. } => root.clone(),
+            action => action.io().and_then(|io| io.cwd.as_ref()).map_or_else(|| root.clone(), |cwd| root.join(cwd)),
+        };
+        let (program, args) = argv.split_first().ok_or_else(|| Error::usage("no command"))?;
+        std::process::Command::new(program)
+            .args(args)
+            .env_clear()
+            .envs(env)
+            .current_dir(cwd)
+            .status()
+            .map_err(|e| Error::environment(format!("failed to start {}: {e}", program.to_string_lossy())))
+    })();
+    session.services.stop_all(session);
+    session.close();
+    result
+}
+
+/// Runs `on_finish` of the root workflow; its outcome changes nothing and is only said.
+pub fn on_finish(project: &super::Project, run: &str, outcome: &str) -> Option<String> {
+    let action = project.graph.on_finish.as_ref()?;
+    let argv = match Running::default().argv(action) {
+        Ok(argv) => argv,
+        Err(message) => return Some(format!("on_finish: {message}")),
+    };
+    let (program, args) = argv.split_first()?;
+    let status = std::process::Command::new(program)
+        .args(args)
+        .env("FLOW_RUN_ID", run)
+        .env("FLOW_OUTCOME", outcome)
+        .current_dir(&project.root)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .status();
+    match status {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(format!("on_finish ended with {status}")),
+        Err(error) => Some(format!("on_finish could not be started: {error}")),
+    }
+}

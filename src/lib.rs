@@ -22,3 +22,10 @@ pub mod stage;
 pub mod engine;
 pub mod observe;
 pub mod cli;
+
+/// What a program that declares workflows in Rust needs.
+pub mod prelude {
+    pub use crate::api::{Stage, StageContext, StageError};
+    pub use crate::front::builder::{ParamHandle, StageCall, StepBuilder, Uses, WorkflowBuilder as Workflow};
+    pub use serde_json::json;
+}

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::{Catalog, Done, ParamFault, Signature, Stage, StageContext, StageError};
 use crate::api::{Arity, InputPort, OutputPort, Work};
+use crate::api::{Catalog, Done, ParamFault, Signature, Stage, StageContext, StageError};
 use crate::error::Result;
 use crate::model::Policy;
 
@@ -154,19 +154,16 @@ impl WorkflowBuilder {
 
 impl StepBuilder {
     /// Adds an axis: a list, or a parameter that is one.
-    #[must_use]
     pub fn matrix(self, axis: &str, values: impl Into<Value>) -> Self {
         self.put(&["matrix", axis], values.into())
     }
 
     /// Adds an axis over the paths that match: a pattern, a list of patterns, or a reference to outputs.
-    #[must_use]
     pub fn matrix_glob(self, axis: &str, pattern: impl Into<Value>) -> Self {
         self.put(&["matrix", axis], json!({"glob": pattern.into()}))
     }
 
     /// Runs a built-in stage.
-    #[must_use]
     pub fn uses(self, stage: impl StageCall) -> Self {
         let (name, with) = stage.call();
         let step = self.put(&["uses"], json!(name));
@@ -177,44 +174,39 @@ impl StepBuilder {
     }
 
     /// Runs Rust code, cached like a built-in stage. Raise `version` whenever the same inputs could give other bytes.
-    #[must_use]
     pub fn uses_fn<F>(self, name: &str, version: u32, run: F) -> Self
     where
         F: Fn(&mut StageContext<'_>) -> std::result::Result<(), StageError> + Send + Sync + 'static,
     {
         // A stage's name lives as long as the program; one per closure stage is kept.
-        let stage = Closure { name: Box::leak(name.to_owned().into_boxed_str()), version, run: Arc::new(run) };
+        let stage =
+            Closure { name: Box::leak(name.to_owned().into_boxed_str()), version, run: Arc::new(run) };
         self.stages.borrow_mut().push(stage);
         self.put(&["uses"], json!(name))
     }
 
     /// Runs a command, started without a shell.
-    #[must_use]
     pub fn run<A: Into<Value>>(self, argv: impl IntoIterator<Item = A>) -> Self {
         let argv: Vec<Value> = argv.into_iter().map(Into::into).collect();
         self.put(&["run"], Value::Array(argv))
     }
 
     /// Declares an input.
-    #[must_use]
     pub fn input(self, name: &str, from: impl Into<Value>) -> Self {
         self.put(&["inputs", name], from.into())
     }
 
     /// Declares an output.
-    #[must_use]
     pub fn output(self, name: &str, path: impl Into<String>) -> Self {
         self.put(&["outputs", name], Value::String(path.into()))
     }
 
     /// Declares an output by its JSON form: `{"path": ..., "optional": true}`.
-    #[must_use]
     pub fn output_with(self, name: &str, declaration: impl Into<Value>) -> Self {
         self.put(&["outputs", name], declaration.into())
     }
 
     /// Sets any other key of the step.
-    #[must_use]
     pub fn set(self, key: &str, value: impl Into<Value>) -> Self {
         self.put(&[key], value.into())
     }
@@ -308,10 +300,11 @@ mod tests {
             .matrix("model", &models)
             .uses(Uses::new("my.fetch", json!({"url": "https://x/${matrix.model}"})))
             .output("body", "raw/${matrix.model}.json");
-        wf.step("merge")
-            .input("files", fetch.out("body"))
-            .output("csv", "merged.csv")
-            .uses_fn("my.merge", 1, |ctx| ctx.write("csv", b""));
+        wf.step("merge").input("files", fetch.out("body")).output("csv", "merged.csv").uses_fn(
+            "my.merge",
+            1,
+            |ctx| ctx.write("csv", b""),
+        );
         assert_eq!(
             wf.to_json(),
             json!({
@@ -341,16 +334,14 @@ mod tests {
         let mut catalog = Catalog::default();
         let loaded = wf.load(&request(), &mut catalog).unwrap();
         assert_eq!(loaded.workflow.dir, "workflows");
-        assert!(matches!(&loaded.workflow.steps["a"].action, Action::Uses { stage, .. } if stage.value == "my.a"));
+        assert!(
+            matches!(&loaded.workflow.steps["a"].action, Action::Uses { stage, .. } if stage.value == "my.a")
+        );
         assert!(matches!(&loaded.workflow.steps["a"].outputs["x"].path.kind, ExprKind::Text(_)));
 
         wf.step("a").set("retries", 3);
         let error = wf.load(&request(), &mut catalog).unwrap_err();
         let place = error.diagnostics[0].to_string();
-        assert_eq!(
-            place,
-            "workflows/demo.rs (as JSON):9:7: unknown key 'retries' of a step",
-            "{place}"
-        );
+        assert_eq!(place, "workflows/demo.rs (as JSON):9:7: unknown key 'retries' of a step", "{place}");
     }
 }

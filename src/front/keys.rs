@@ -1,8 +1,18 @@
 //! The keys of every object of a workflow file: what the reader knows, the schema lists. Unaware of what they mean.
 
 pub(super) const WORKFLOW: &[&str] = &[
-    "$schema", "name", "description", "include", "params", "profiles", "env", "defaults", "resources", "services",
-    "steps", "on_finish",
+    "$schema",
+    "name",
+    "description",
+    "include",
+    "params",
+    "profiles",
+    "env",
+    "defaults",
+    "resources",
+    "services",
+    "steps",
+    "on_finish",
 ];
 
 pub(super) const PROFILE: &[&str] = &["params", "env", "defaults", "resources", "services", "steps"];
@@ -16,9 +26,32 @@ pub(super) const USES_ONLY: &[&str] = &["uses", "with"];
 pub(super) const RUN_ONLY: &[&str] = &["run", "shell", "cwd", "stdin", "stdout", "implicit"];
 
 pub(super) const STEP: &[&str] = &[
-    "uses", "with", "run", "shell", "cwd", "stdin", "stdout", "implicit", "inputs", "outputs", "matrix", "repeats",
-    "shard", "needs", "env", "pass_env", "tools", "resources", "retry", "timeout", "cache", "depfile", "launcher",
-    "allow_failure", "executor", "doc",
+    "uses",
+    "with",
+    "run",
+    "shell",
+    "cwd",
+    "stdin",
+    "stdout",
+    "implicit",
+    "inputs",
+    "outputs",
+    "matrix",
+    "repeats",
+    "shard",
+    "needs",
+    "env",
+    "pass_env",
+    "tools",
+    "resources",
+    "retry",
+    "timeout",
+    "cache",
+    "depfile",
+    "launcher",
+    "allow_failure",
+    "executor",
+    "doc",
 ];
 
 pub(super) const OUTPUT: &[&str] = &["path", "append", "optional", "on_failure"];
@@ -34,8 +67,20 @@ pub(super) const RETRY: &[&str] = &["max", "backoff", "max_backoff"];
 pub(super) const TOOL: &[&str] = &["version", "files"];
 
 pub(super) const SERVICE: &[&str] = &[
-    "uses", "with", "run", "shell", "env", "resources", "per", "replicas", "with_service", "port", "ready", "stop",
-    "identity", "matrix",
+    "uses",
+    "with",
+    "run",
+    "shell",
+    "env",
+    "resources",
+    "per",
+    "replicas",
+    "with_service",
+    "port",
+    "ready",
+    "stop",
+    "identity",
+    "matrix",
 ];
 
 pub(super) const READY: &[&str] = &["http", "tcp", "log", "timeout"];

@@ -167,7 +167,8 @@ impl<'a> Loader<'a> {
                 Ok(text) => self.parse(path, text),
                 Err(error) => {
                     let at = error.utf8_error().valid_up_to();
-                    let message = format!("{} is not UTF-8 (first bad byte at offset {at})", self.name(&path));
+                    let message =
+                        format!("{} is not UTF-8 (first bad byte at offset {at})", self.name(&path));
                     self.report.fault(asked, message, None);
                     None
                 }
@@ -206,9 +207,8 @@ impl<'a> Loader<'a> {
     fn read_overrides(&mut self) -> Result<()> {
         for file in &self.request.params_files {
             let path = normalize(&self.request.root.join(file));
-            let text = std::fs::read_to_string(&path).map_err(|e| {
-                Error::usage(format!("--params {}: failed to read it: {e}", file.display()))
-            })?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(|e| Error::usage(format!("--params {}: failed to read it: {e}", file.display())))?;
             let source = self.source(&path, text);
             let Some(node) = syntax::parse(&mut self.report, source) else { continue };
             for entry in field::map(&mut self.report, &node).unwrap_or(&[]) {
@@ -244,7 +244,8 @@ impl<'a> Loader<'a> {
             field::known(report, defaults, keys::STEP, "'defaults'");
         }
         let services = node.get("services").and_then(|s| field::map(report, s)).unwrap_or(&[]);
-        let services = services.iter().filter_map(|e| lower::service(report, e, catalog)).map(|s| (s.id.clone(), s));
+        let services =
+            services.iter().filter_map(|e| lower::service(report, e, catalog)).map(|s| (s.id.clone(), s));
         let services = services.collect();
         let steps = node.get("steps").and_then(|s| field::map(report, s)).unwrap_or(&[]);
         let steps: IndexMap<_, _> = steps
@@ -303,7 +304,11 @@ impl<'a> Loader<'a> {
                 }
             }
         }
-        let below: Vec<String> = includes.iter().map(|pending| pending.prefix.clone()).collect();
+        let below = includes.iter().flat_map(|Pending { prefix, document, .. }| {
+            let params = document.node.get("params").map_or(&[][..], Node::entries);
+            params.iter().map(move |entry| format!("{prefix}.{}", entry.key))
+        });
+        let below: Vec<String> = below.collect();
         self.overrides.apply(&mut self.report, &at.prefix, &below, &mut params);
         params
     }
@@ -327,7 +332,11 @@ impl Loader<'_> {
             if let Some(other) = found.iter().find(|other| other.prefix == *prefix) {
                 let place = self.report.place(other.span);
                 let hint = format!("the other one is at {place}; give one of them another with \"as\"");
-                self.report.fault(pending.span, format!("two includes have the prefix '{prefix}'"), Some(hint));
+                self.report.fault(
+                    pending.span,
+                    format!("two includes have the prefix '{prefix}'"),
+                    Some(hint),
+                );
                 continue;
             }
             if node.get("steps").is_some_and(|steps| steps.entry(prefix).is_some()) {

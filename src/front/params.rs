@@ -100,8 +100,7 @@ impl Overrides {
     pub(super) fn add_set(&mut self, report: &mut Report, text: &str) {
         match text.split_once('=') {
             Some((key, value)) if !key.trim().is_empty() => {
-                let value =
-                    serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+                let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
                 self.add(key.trim(), value, None, format!("--set {text}"));
             }
             _ => report.usage(
@@ -111,12 +110,12 @@ impl Overrides {
         }
     }
 
-    /// Applies what is meant for the file included under `prefix`.
+    /// Applies what is meant for the file included under `prefix`; `below` are the params of its own includes, for hints.
     pub(super) fn apply(
         &self,
         report: &mut Report,
         prefix: &[String],
-        prefixes_below: &[String],
+        below: &[String],
         params: &mut IndexMap<String, Param>,
     ) {
         for given in self.0.iter().filter(|given| given.prefix == prefix) {
@@ -125,9 +124,9 @@ impl Overrides {
                 *param = Param { value: Expr::from_json(&given.value), scope: ParamScope::Own };
                 continue;
             }
-            let below = prefixes_below.iter().map(|p| format!("{p}.{}", given.name));
-            let known: Vec<String> = params.keys().cloned().chain(below).collect();
-            let hint = suggest::hint(&given.name, known.iter().map(String::as_str));
+            let dotted = |name: &String| prefix.iter().chain([name]).cloned().collect::<Vec<_>>().join(".");
+            let known: Vec<String> = params.keys().chain(below).map(dotted).collect();
+            let hint = suggest::hint(&given.key(), known.iter().map(String::as_str));
             given.fault(report, format!("unknown param '{}'", given.key()), hint);
         }
     }

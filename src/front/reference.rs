@@ -7,7 +7,8 @@ use crate::model::{MatrixField, Reference, ServiceField, StepRef, WorkflowField}
 
 /// All kinds of reference.
 const KINDS: [&str; 11] = [
-    "params", "matrix", "steps", "services", "service", "inputs", "outputs", "env", "device", "shard", "workflow",
+    "params", "matrix", "steps", "services", "service", "inputs", "outputs", "env", "device", "shard",
+    "workflow",
 ];
 
 const LITERAL: &str = "for a literal '${' write '$${'";
@@ -25,7 +26,7 @@ pub(super) enum Piece {
 pub(super) struct RefFault {
     pub(super) range: Range<usize>,
     pub(super) message: String,
-    pub(super) hints: String,
+    pub(super) hints: Vec<String>,
 }
 
 /// Cuts `text` at its references.
@@ -45,7 +46,7 @@ pub(super) fn parse(text: &str) -> (Vec<Piece>, Vec<RefFault>) {
             faults.push(RefFault {
                 range: found..text.len(),
                 message: "malformed reference: '${' is never closed".to_owned(),
-                hints: format!("add '}}'; {LITERAL}"),
+                hints: vec!["add '}'".to_owned(), LITERAL.to_owned()],
             });
             rest = text.len();
             break;
@@ -61,7 +62,7 @@ pub(super) fn parse(text: &str) -> (Vec<Piece>, Vec<RefFault>) {
             Err((message, hint)) => faults.push(RefFault {
                 range: found..end + 1,
                 message,
-                hints: hint.map_or(LITERAL.to_owned(), |hint| format!("{hint}; {LITERAL}")),
+                hints: hint.into_iter().chain([LITERAL.to_owned()]).collect(),
             }),
         }
         rest = end + 1;
@@ -334,7 +335,7 @@ mod tests {
     fn faults_say_what_was_expected() {
         let told = |text: &str| {
             let (_, faults) = parse(text);
-            format!("{} | {}", faults[0].message, faults[0].hints)
+            format!("{} | {}", faults[0].message, faults[0].hints.join(" | "))
         };
         assert!(told("${param.x}").contains("did you mean 'params'?"));
         assert!(told("${HOME}").contains("for a literal '${' write '$${'"));

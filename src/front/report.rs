@@ -20,11 +20,11 @@ impl Report {
         &mut self,
         span: impl Into<Option<Span>>,
         message: impl Into<String>,
-        hint: Option<String>,
+        hints: impl IntoIterator<Item = String>,
     ) {
         let span = span.into();
         let label = span.and_then(|span| Label::new(&self.sources, span));
-        let fault = Diagnostic { message: message.into(), label, hints: Vec::new() }.maybe_hint(hint);
+        let fault = Diagnostic { message: message.into(), label, hints: hints.into_iter().collect() };
         let known = self
             .faults
             .iter()

@@ -39,31 +39,46 @@ pub fn schema(catalog: &Catalog) -> Value {
     let step = object(keys::STEP, step_property(&stages));
     let mut whole_step = step.clone();
     whole_step["oneOf"] = json!([{"required": ["uses"]}, {"required": ["run"]}]);
-    whole_step["allOf"] = Value::Array(step_rules);
+    rules(&mut whole_step, step_rules);
     let mut service = object(keys::SERVICE, service_property(&simulators));
     service["oneOf"] = json!([{"required": ["uses"]}, {"required": ["run"]}]);
-    service["allOf"] = Value::Array(service_rules);
+    rules(&mut service, service_rules);
     for (name, value) in [
         ("step", whole_step),
         ("stepPart", step),
         ("service", service),
         ("reference", json!({"type": "string", "pattern": "\\$\\{"})),
         ("duration", json!({"type": "string", "pattern": "^[0-9.]+ *(ms|s|m|min|h|d)$"})),
-        ("command", json!({"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]})),
+        (
+            "command",
+            json!({"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]}),
+        ),
         ("tool", json!({"anyOf": [{"type": "string"}, object(keys::TOOL, |_| texts())]})),
-        ("input", json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#/$defs/input"}}]})),
-        ("output", json!({"anyOf": [{"type": "string"}, required(object(keys::OUTPUT, |key| match key {
+        (
+            "input",
+            json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#/$defs/input"}}]}),
+        ),
+        (
+            "output",
+            json!({"anyOf": [{"type": "string"}, required(object(keys::OUTPUT, |key| match key {
             "path" => json!({"type": "string"}),
             _ => json!({"type": "boolean"}),
-        }), &["path"])]})),
-        ("env", json!({"type": "object", "additionalProperties": {"anyOf": [
-            {"type": ["string", "number", "boolean"]},
-            {"$ref": "#/$defs/secret"},
-        ]}})),
-        ("secret", json!({
-            "type": "object", "required": ["secret"], "additionalProperties": false,
-            "properties": {"secret": {"type": "string"}, "format": {"type": "string", "pattern": "\\{\\}"}}
-        })),
+        }), &["path"])]}),
+        ),
+        (
+            "env",
+            json!({"type": "object", "additionalProperties": {"anyOf": [
+                {"type": ["string", "number", "boolean"]},
+                {"$ref": "#/$defs/secret"},
+            ]}}),
+        ),
+        (
+            "secret",
+            json!({
+                "type": "object", "required": ["secret"], "additionalProperties": false,
+                "properties": {"secret": {"type": "string"}, "format": {"type": "string", "pattern": "\\{\\}"}}
+            }),
+        ),
         ("axis", axis()),
         ("combinations", json!({"anyOf": [{"type": "array"}, {"$ref": "#/$defs/reference"}]})),
         ("resources", resources()),
@@ -71,10 +86,8 @@ pub fn schema(catalog: &Catalog) -> Value {
         definitions.insert(name.to_owned(), value);
     }
     let mut profile = object(keys::PROFILE, workflow_property);
-    profile["properties"]["steps"] =
-        json!({"type": "object", "additionalProperties": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/stepPart"}]}});
-    profile["properties"]["services"] =
-        json!({"type": "object", "additionalProperties": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/service"}]}});
+    profile["properties"]["steps"] = json!({"type": "object", "additionalProperties": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/stepPart"}]}});
+    profile["properties"]["services"] = json!({"type": "object", "additionalProperties": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/service"}]}});
     definitions.insert("profile".to_owned(), profile);
     definitions.sort_keys();
     let mut schema = json!({
@@ -100,6 +113,13 @@ pub fn schema_text(catalog: &Catalog) -> String {
 fn object(keys: &[&str], property: impl Fn(&str) -> Value) -> Value {
     let properties: Map<String, Value> = keys.iter().map(|key| ((*key).to_owned(), property(key))).collect();
     json!({"type": "object", "additionalProperties": false, "properties": properties})
+}
+
+/// Adds conditional parts; an empty list of them would be no schema.
+fn rules(object: &mut Value, rules: Vec<Value>) {
+    if !rules.is_empty() {
+        object["allOf"] = Value::Array(rules);
+    }
 }
 
 fn required(mut object: Value, keys: &[&str]) -> Value {
@@ -151,9 +171,11 @@ fn step_property(stages: &[&str]) -> impl Fn(&str) -> Value {
         "implicit" | "allow_failure" | "launcher" => json!({"type": "boolean"}),
         "inputs" => map_of("input"),
         "outputs" => map_of("output"),
-        "matrix" => json!({"type": "object", "additionalProperties": {"$ref": "#/$defs/axis"}, "properties": {
-            "include": {"$ref": "#/$defs/combinations"}, "exclude": {"$ref": "#/$defs/combinations"},
-        }}),
+        "matrix" => {
+            json!({"type": "object", "additionalProperties": {"$ref": "#/$defs/axis"}, "properties": {
+                "include": {"$ref": "#/$defs/combinations"}, "exclude": {"$ref": "#/$defs/combinations"},
+            }})
+        }
         "repeats" => json!({"anyOf": [{"type": "integer", "minimum": 1}, {"$ref": "#/$defs/reference"}]}),
         "env" => json!({"$ref": "#/$defs/env"}),
         "tools" => json!({"type": "array", "items": {"$ref": "#/$defs/tool"}}),
@@ -335,7 +357,10 @@ mod tests {
             crate::base::files::write_atomic(&path, wanted.as_bytes()).unwrap();
         }
         let found = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(found == wanted, "schemas/workflow.schema.json is not current: run the tests with FLOW_UPDATE=1");
+        assert!(
+            found == wanted,
+            "schemas/workflow.schema.json is not current: run the tests with FLOW_UPDATE=1"
+        );
     }
 
     #[test]
@@ -355,6 +380,6 @@ mod tests {
         }
         let schema = schema(&super::super::tests::catalog());
         walk(&schema, &schema);
-        assert_eq!(schema["$defs"]["step"]["properties"]["uses"]["enum"][0], "archive.version");
+        assert_eq!(schema["$defs"]["step"]["properties"]["uses"]["enum"][0], "aisbench.export");
     }
 }

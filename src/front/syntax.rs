@@ -37,7 +37,9 @@ pub(super) fn parse(report: &mut Report, source: SourceId) -> Option<Node> {
             }
             let end = match error.kind() {
                 ParseErrorKind::UnterminatedArray | ParseErrorKind::UnterminatedObject => range.start + 1,
-                _ => text[range.start..].find('\n').map_or(range.end, |line| range.end.min(range.start + line)),
+                _ => {
+                    text[range.start..].find('\n').map_or(range.end, |line| range.end.min(range.start + line))
+                }
             };
             let span = reader.span(range.start, end);
             reader.report.fault(span, message, hint);
@@ -148,7 +150,9 @@ fn hint(kind: &ParseErrorKind) -> Option<String> {
     let text = match kind {
         K::UnterminatedObject => "this object is never closed: add the missing '}'",
         K::UnterminatedArray => "this list is never closed: add the missing ']'",
-        K::String(_) => "text stands between double quotes; a quote or backslash inside is written \\\" or \\\\",
+        K::String(_) => {
+            "text stands between double quotes; a quote or backslash inside is written \\\" or \\\\"
+        }
         K::CommentsNotAllowed => "JSON has no comments; a step has \"doc\" for a line of explanation",
         K::TrailingCommasNotAllowed => "remove the comma after the last element",
         K::SingleQuotedStringsNotAllowed => "use double quotes",

@@ -14,7 +14,7 @@ pub struct Source {
     pub name: String,
     /// Where it was read from.
     pub path: PathBuf,
-    /// Its text; empty for a workflow made in Rust.
+    /// Its text; for a workflow made in Rust its JSON form.
     pub text: Arc<str>,
 }
 

@@ -22,9 +22,10 @@ fn render(diagnostic: &Diagnostic, level: Level<'_>, color: bool) -> String {
     let Some(label) = &diagnostic.label else {
         return renderer.render(&[annotate_snippets::Group::with_title(title).elements(hints)]);
     };
-    let end = label.end.min(label.text.len());
-    let span = label.start.min(end)..end;
-    let mut annotation = AnnotationKind::Primary.span(span);
+    // The renderer wants whole characters.
+    let start = label.text.floor_char_boundary(label.start);
+    let end = label.text.ceil_char_boundary(label.end.max(start));
+    let mut annotation = AnnotationKind::Primary.span(start..end);
     if !label.note.is_empty() {
         annotation = annotation.label(label.note.as_str());
     }

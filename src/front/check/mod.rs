@@ -5,8 +5,8 @@ mod shell;
 
 use crate::base::suggest;
 use crate::model::{
-    Action, AxisValues, Command, ExclusiveScope, Expr, ExprKind, Param, ParamScope, Reference, Resources, Service,
-    ServiceAction, Span, Step, Template, Workflow,
+    Action, AxisValues, Command, ExclusiveScope, Expr, ExprKind, Param, ParamScope, Reference, Resources,
+    Service, ServiceAction, Span, Step, Template, Workflow,
 };
 
 use self::scope::Scope;
@@ -85,7 +85,10 @@ pub(super) fn late_fault(
 
 /// A param that the file does not declare.
 pub(super) fn unknown_param(report: &mut Report, span: Option<Span>, name: &str, chain: Chain<'_>) {
-    let hint = suggest::hint(name, chain.params.keys().map(String::as_str));
+    let hint = match chain.params.is_empty() {
+        true => Some("this file declares no params".to_owned()),
+        false => suggest::hint(name, chain.params.keys().map(String::as_str)),
+    };
     report.fault(span, format!("unknown param '{name}'"), hint);
 }
 
@@ -217,23 +220,23 @@ impl Checker<'_> {
                 self.report.fault(need.span, message, hint);
             }
         }
-        self.pools(scope, step);
+        self.pools(step);
     }
 
-    fn pools(&mut self, scope: &Scope<'_>, step: &Step) {
+    fn pools(&mut self, step: &Step) {
         let exclusive = step.resources.exclusive.iter().filter_map(|exclusive| match exclusive {
             ExclusiveScope::Pool(pool) => Some(pool),
             ExclusiveScope::Run => None,
         });
         for name in step.resources.pools.keys().chain(exclusive) {
-            let known = [&scope.workflow.resources.pools, &self.resources.pools];
-            match known.iter().find_map(|pools| pools.get(name)) {
+            match self.resources.pools.get(name) {
                 None => {
-                    let names: Vec<&str> =
-                        known.iter().flat_map(|pools| pools.keys()).map(String::as_str).collect();
-                    let hint = suggest::hint(name, names)
-                        .or_else(|| Some(format!("declare it: \"resources\": {{\"pools\": {{\"{name}\": 1}}}}")));
-                    self.report.fault(step.span, format!("step '{}': unknown pool '{name}'", step.id), hint);
+                    let hint = suggest::hint(name, self.resources.pools.keys().map(String::as_str))
+                        .unwrap_or_else(|| {
+                            format!("declare it: \"resources\": {{\"pools\": {{\"{name}\": 1}}}}")
+                        });
+                    let message = format!("step '{}': unknown pool '{name}'", step.id);
+                    self.report.fault(step.span, message, Some(hint));
                 }
                 Some(pool) if step.resources.pools.get(name).is_some_and(|slots| *slots > pool.size) => {
                     let message = format!(
@@ -327,7 +330,13 @@ impl Checker<'_> {
         }
     }
 
-    fn step_refused(&mut self, place: Place, span: Option<Span>, reference: &Reference, through: Option<&str>) {
+    fn step_refused(
+        &mut self,
+        place: Place,
+        span: Option<Span>,
+        reference: &Reference,
+        through: Option<&str>,
+    ) {
         let through = through.map(|name| format!(", through params.{name},")).unwrap_or_default();
         let hint = match place {
             Place::Matrix => "an axis over the files of a step is {\"glob\": \"${steps.ID.OUTPUT}\"}",

@@ -40,7 +40,7 @@ impl<'a> Scope<'a> {
             return Err((format!("no include has the prefix '{first}'"), hint));
         };
         let inner = StepRef { path: rest.to_vec(), ..reference.clone() };
-        self.inner(&include.workflow).step_ref(&inner).map_err(|(message, hint)| (message, hint))
+        self.inner(&include.workflow).step_ref(&inner)
     }
 
     fn unknown_step(&self, id: &str, reference: &StepRef) -> Unknown {
@@ -51,8 +51,7 @@ impl<'a> Scope<'a> {
             let hint = format!("'{id}' is an include: write steps.{id}.{step}.OUTPUT");
             return (format!("unknown step '{id}'"), Some(hint));
         }
-        let elsewhere =
-            self.workflow.includes.iter().find(|include| include.workflow.steps.contains_key(id));
+        let elsewhere = self.workflow.includes.iter().find(|include| include.workflow.steps.contains_key(id));
         let hint = match elsewhere {
             Some(include) => {
                 Some(format!("did you mean 'steps.{}.{id}.{}'?", include.prefix, reference.output))

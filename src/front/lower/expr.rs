@@ -44,7 +44,7 @@ pub(in crate::front) fn template(report: &mut Report, text: &str, span: Span) ->
     let (pieces, faults) = reference::parse(text);
     for fault in faults {
         let place = inside(report, span, fault.range.start, fault.range.end);
-        report.fault(place, fault.message, Some(fault.hints));
+        report.fault(place, fault.message, fault.hints);
     }
     let parts = pieces.into_iter().map(|piece| match piece {
         Piece::Lit(text) => Part::Lit(text),
@@ -79,7 +79,8 @@ fn raw_offset(raw: &str, wanted: usize) -> usize {
         let rest = &raw[at..];
         let (taken, made) = match rest.strip_prefix("\\u") {
             Some(hex) => {
-                let unit = |hex: &str| hex.get(..4).and_then(|h| u32::from_str_radix(h, 16).ok()).unwrap_or(0);
+                let unit =
+                    |hex: &str| hex.get(..4).and_then(|h| u32::from_str_radix(h, 16).ok()).unwrap_or(0);
                 match unit(hex) {
                     0xD800..=0xDBFF => (12, 4),
                     code => (6, char::from_u32(code).map_or(3, char::len_utf8)),

@@ -52,13 +52,16 @@ fn combinations(report: &mut Report, node: &Node) -> Option<Expr> {
 }
 
 fn axis(report: &mut Report, node: &Node) -> Option<AxisValues> {
-    const FORMS: &str = "a list, a reference to one, {\"glob\": ...} or {\"start\", \"end\", \"factor\" or \"step\"}";
+    const FORMS: &str =
+        "a list, a reference to one, {\"glob\": ...} or {\"start\", \"end\", \"factor\" or \"step\"}";
     match &node.kind {
         Kind::List(_) => Some(AxisValues::List(expr(report, node, Secrets::Refused))),
         Kind::Text(text) => {
             let value = expr(report, node, Secrets::Refused);
             let exact = matches!(&value.kind, ExprKind::Text(t) if t.as_reference().is_some());
-            if !exact && (!text.contains("${") || matches!(&value.kind, ExprKind::Text(t) if t.parts.len() > 1)) {
+            if !exact
+                && (!text.contains("${") || matches!(&value.kind, ExprKind::Text(t) if t.parts.len() > 1))
+            {
                 report.fault(
                     node.span,
                     format!("expected {FORMS}, found text"),

@@ -30,7 +30,8 @@ pub(super) fn step(report: &mut Report, node: &Node, step: &Step, catalog: &Cata
                 signature.outputs.iter().map(|port| (port.name, !port.optional)).collect();
             ports(report, node, name, "input", &inputs);
             ports(report, node, name, "output", &outputs);
-            let asks = matches!(&step.policy, Some(p) if matches!(p.value, Policy::Validate | Policy::FreshFor(_)));
+            let asks =
+                matches!(&step.policy, Some(p) if matches!(p.value, Policy::Validate | Policy::FreshFor(_)));
             if asks && !matches!(signature.policy, Policy::Validate | Policy::FreshFor(_)) {
                 let place = node.get("cache").map(|cache| cache.span);
                 report.fault(place, format!("stage {} cannot validate", name.value), None);

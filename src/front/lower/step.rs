@@ -164,9 +164,7 @@ fn action(report: &mut Report, entry: &Entry, node: &Node) -> Option<Action> {
             report.fault(
                 entry.span,
                 format!("step '{}' does nothing", entry.key),
-                Some(
-                    "add \"uses\": \"STAGE\" (see flow stages) or \"run\": [\"prog\", \"arg\"]".to_owned(),
-                ),
+                Some("add \"uses\": \"STAGE\" (see flow stages) or \"run\": [\"prog\", \"arg\"]".to_owned()),
             );
             None
         }
@@ -252,8 +250,7 @@ fn output_decl(report: &mut Report, node: &Node) -> Option<OutputDecl> {
 }
 
 fn retry(report: &mut Report, node: &Node) -> Retry {
-    let mut retry =
-        Retry { max: 3, backoff: Duration::from_secs(1), max_backoff: Duration::from_secs(60) };
+    let mut retry = Retry { max: 3, backoff: Duration::from_secs(1), max_backoff: Duration::from_secs(60) };
     if field::map(report, node).is_none() {
         return retry;
     }

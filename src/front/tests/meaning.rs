@@ -5,8 +5,10 @@ use serde_json::json;
 use super::{Project, catalog, examples};
 use crate::front::{LoadRequest, load};
 use crate::model::{
-    Action, AxisValues, Command, ExclusiveScope, Expr, ExprKind, ParamScope, Policy, Probe, ServiceAction, Tool,
+    Action, AxisValues, Command, ExclusiveScope, Expr, ExprKind, ParamScope, Policy, Probe, ServiceAction,
+    Tool,
 };
+use crate::observe::diagnostic::draw;
 
 /// Plain values as JSON, references as written.
 fn plain(expr: &Expr) -> serde_json::Value {
@@ -23,7 +25,9 @@ fn plain(expr: &Expr) -> serde_json::Value {
             json!(parts.collect::<String>())
         }
         ExprKind::List(items) => items.iter().map(plain).collect(),
-        ExprKind::Map(map) => serde_json::Value::Object(map.iter().map(|(k, v)| (k.clone(), plain(v))).collect()),
+        ExprKind::Map(map) => {
+            serde_json::Value::Object(map.iter().map(|(k, v)| (k.clone(), plain(v))).collect())
+        }
         ExprKind::Secret { name, format } => json!(format!("secret {name} {format}")),
     }
 }
@@ -49,10 +53,15 @@ fn every_key_of_a_step_is_typed() {
     )
     .ok();
     let step = &loaded.workflow.steps["a"];
-    let Action::Run { command: Command::Argv(argv), cwd, stdin, stdout, implicit } = &step.action else { panic!() };
+    let Action::Run { command: Command::Argv(argv), cwd, stdin, stdout, implicit } = &step.action else {
+        panic!()
+    };
     assert_eq!(argv.iter().map(plain).collect::<Vec<_>>(), [json!("cat"), json!("<inputs.in>")]);
     assert_eq!(plain(cwd.as_ref().unwrap()), json!("src"));
-    assert_eq!((stdin.as_ref().unwrap().value.as_str(), stdout.as_ref().unwrap().value.as_str()), ("in", "o"));
+    assert_eq!(
+        (stdin.as_ref().unwrap().value.as_str(), stdout.as_ref().unwrap().value.as_str()),
+        ("in", "o")
+    );
     assert!(!implicit);
     assert_eq!(plain(&step.inputs["in"]), json!(["a", ["b", "c/**/*.json"]]));
     let dir = &step.outputs["d"];
@@ -106,7 +115,9 @@ fn defaults_are_merged_under_each_step() {
     let (a, b) = (&loaded.workflow.steps["a"], &loaded.workflow.steps["b"]);
     assert_eq!(a.env.keys().collect::<Vec<_>>(), ["A", "C"]);
     assert_eq!((a.timeout.unwrap().as_secs(), b.timeout.unwrap().as_secs()), (300, 60));
-    assert!(matches!(&a.action, Action::Run { command: Command::Shell { shell, .. }, .. } if shell[0] == "bash"));
+    assert!(
+        matches!(&a.action, Action::Run { command: Command::Shell { shell, .. }, .. } if shell[0] == "bash")
+    );
     assert!(matches!(&b.action, Action::Uses { with, .. } if plain(&with["url"]) == json!("u")));
 }
 
@@ -157,7 +168,10 @@ fn params_are_bound_in_rising_priority() {
     let include = &workflow.includes[0];
     assert_eq!((include.prefix.as_str(), include.workflow.dir.as_str()), ("x", "parts"));
     let params = &include.workflow.params;
-    assert_eq!((plain(&params["a"].value), params["a"].scope), (json!("<params.out>/a"), ParamScope::Includer));
+    assert_eq!(
+        (plain(&params["a"].value), params["a"].scope),
+        (json!("<params.out>/a"), ParamScope::Includer)
+    );
     assert_eq!((plain(&params["c"].value), params["c"].scope), (json!("<params.a>"), ParamScope::Own));
     assert_eq!(workflow.steps["s"].repeats.as_ref().unwrap().value, 2);
 
@@ -194,7 +208,10 @@ fn resources_of_includes_are_joined() {
         .file("b.json", r#"{"name": "b", "resources": {"pools": {"net": 2}, "devices": "gpu:8"}, "steps": {}}"#)
         .ok();
     let resources = &loaded.workflow.resources;
-    assert_eq!(resources.pools.iter().map(|(k, v)| (k.as_str(), v.size)).collect::<Vec<_>>(), [("db", 1), ("net", 3)]);
+    assert_eq!(
+        resources.pools.iter().map(|(k, v)| (k.as_str(), v.size)).collect::<Vec<_>>(),
+        [("db", 1), ("net", 3)]
+    );
     assert_eq!(resources.devices.as_deref(), Some("gpu:8"));
 }
 
@@ -213,4 +230,24 @@ fn the_example_workflows_load() {
     let error = load(&request("multi-pod.json"), &catalog()).unwrap_err();
     let messages: Vec<_> = error.diagnostics.iter().map(|d| d.message.as_str()).collect();
     assert!(messages.contains(&"not yet: 'per' of a service"), "{messages:?}");
+}
+
+/// A workflow with one of everything, to be damaged.
+const WHOLE: &str = r#"{"name": "w", "params": {"é": [1, "${params.b}"], "b": "\u00e9\n${services.s.url}"},
+ "include": [{"file": "w.json", "params": {"b": 1}}], "env": {"A": {"secret": "T", "format": "x{}"}},
+ "services": {"s": {"run": "serve '${service.port}'", "ready": {"log": "a(b)"}}}, "profiles": {"p": {"steps": {"a": {"timeout": "1s"}}}},
+ "steps": {"a": {"uses": "csv.join", "inputs": {"left": "${steps.b[m=\"ü\"].o}"}, "cache": {"fresh_for": "1d"}},
+  "b": {"run": ["x", "${inputs.i}"], "matrix": {"m": {"start": 1, "end": 9, "step": 2}, "g": {"glob": ["*"]}}, "outputs": {"o": {"path": "é/${matrix.m}/"}}}}}"#;
+
+proptest::proptest! {
+    #[test]
+    fn damaged_workflows_are_refused_or_read_without_panic(at in 0..WHOLE.len(), cut in 0..6usize, put in "[\\]\\[{}\",:$\\\\a1é \t\n]{0,3}") {
+        let from = (0..=at).rev().find(|at| WHOLE.is_char_boundary(*at)).unwrap();
+        let to = (from + cut..=WHOLE.len()).find(|at| WHOLE.is_char_boundary(*at)).unwrap_or(WHOLE.len());
+        let text = format!("{}{put}{}", &WHOLE[..from], &WHOLE[to..]);
+        let error = Project::new("w.json", &text).profile("p").load().unwrap_err();
+        for diagnostic in &error.diagnostics {
+            proptest::prop_assert!(draw(diagnostic, true).contains("w.json") || diagnostic.label.is_none());
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Tests of the whole layer: workflows in a temporary directory, stages that exist by name only.
 
-mod messages;
+mod file_messages;
 mod meaning;
+mod step_messages;
 
 use std::path::Path;
 
@@ -150,6 +151,12 @@ impl Project {
             Err(error) => shown(&error),
         }
     }
+}
+
+/// Compares the faults as drawn.
+#[track_caller]
+pub(super) fn says(project: &Project, wanted: expect_test::Expect) {
+    wanted.assert_eq(&project.faults());
 }
 
 /// An error as a person sees it.

@@ -4,15 +4,11 @@
 //! that decides its result; results live in a content-addressed store; only what changed runs again.
 //! The modules below are layers: each imports only those above it.
 
-pub mod error;
-
-pub mod api;
 pub mod base;
-pub mod event;
 pub mod model;
-
-pub use error::{Error, Result};
-
+pub mod error;
+pub mod event;
+pub mod api;
 pub mod front;
 pub mod graph;
 pub mod key;
@@ -22,6 +18,8 @@ pub mod stage;
 pub mod engine;
 pub mod observe;
 pub mod cli;
+
+pub use error::{Error, Result};
 
 /// What a program that declares workflows in Rust needs.
 pub mod prelude {

@@ -90,9 +90,11 @@ fn run(cli: Cli, printer: Arc<Printer>, build: Option<Build>) -> Result<ExitCode
             Ok(ExitCode::SUCCESS)
         }
         Command::Guard(_) | Command::Sim(_) => Err(Error::bug("a hidden command was not handled")),
-        Command::Report(_) | Command::Devices(_) | Command::Watch(_) | Command::Load(_) | Command::Init(_) => {
-            Err(Error::bug("a later command was not refused"))
-        }
+        Command::Report(_)
+        | Command::Devices(_)
+        | Command::Watch(_)
+        | Command::Load(_)
+        | Command::Init(_) => Err(Error::bug("a later command was not refused")),
     }
 }
 

@@ -68,13 +68,17 @@ pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> R
             }
         }
         for (name, value) in &node.env {
-            let value = value.fill(&running as &dyn Fill).map_err(|e| Error::step(format!("variable {name}: {e}")))?;
+            let value = value
+                .fill(&running as &dyn Fill)
+                .map_err(|e| Error::step(format!("variable {name}: {e}")))?;
             env.insert(name.clone(), plain(&value));
         }
         let root = &session.project.root;
         let cwd = match &node.action {
             NodeAction::Stage { .. } => root.clone(),
-            action => action.io().and_then(|io| io.cwd.as_ref()).map_or_else(|| root.clone(), |cwd| root.join(cwd)),
+            action => {
+                action.io().and_then(|io| io.cwd.as_ref()).map_or_else(|| root.clone(), |cwd| root.join(cwd))
+            }
         };
         let (program, args) = argv.split_first().ok_or_else(|| Error::usage("no command"))?;
         std::process::Command::new(program)

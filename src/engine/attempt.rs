@@ -116,7 +116,9 @@ impl<'s> LogFile<'s> {
 
     fn shown_path(&self) -> Option<String> {
         let root = &self.session.project.root;
-        self.file.as_ref().map(|_| self.path.strip_prefix(root).unwrap_or(&self.path).to_string_lossy().into_owned())
+        self.file
+            .as_ref()
+            .map(|_| self.path.strip_prefix(root).unwrap_or(&self.path).to_string_lossy().into_owned())
     }
 }
 
@@ -265,7 +267,9 @@ impl Job<'_> {
             });
             let until = Instant::now() + wait;
             while Instant::now() < until && !self.cancel.is_cancelled() {
-                std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(20)));
+                std::thread::sleep(
+                    until.saturating_duration_since(Instant::now()).min(Duration::from_millis(20)),
+                );
             }
         }
     }
@@ -286,12 +290,13 @@ impl Job<'_> {
         };
         let mut running = Running { inputs: self.files(), ..Running::default() };
         for service in &node.services {
-            let address = session.services.address(session, *service, self.cancel).map_err(|(message, tail)| {
-                for line in tail {
-                    self.log.line(&line);
-                }
-                Failure { cancelled: self.cancel.is_cancelled(), ..Failure::new(message) }
-            })?;
+            let address =
+                session.services.address(session, *service, self.cancel).map_err(|(message, tail)| {
+                    for line in tail {
+                        self.log.line(&line);
+                    }
+                    Failure { cancelled: self.cancel.is_cancelled(), ..Failure::new(message) }
+                })?;
             running.services.insert(*service, address);
         }
         let made = if command::is_command(node) {
@@ -331,12 +336,17 @@ impl Job<'_> {
         outcome
     }
 
-    fn stage(&mut self, running: Running, previous: Option<&ResultRecord>) -> std::result::Result<Done, Failure> {
+    fn stage(
+        &mut self,
+        running: Running,
+        previous: Option<&ResultRecord>,
+    ) -> std::result::Result<Done, Failure> {
         let NodeAction::Stage { name, with, cpu, .. } = &self.node.action else {
             return Err(Failure::from(Error::bug("a command was run as a stage")));
         };
         let stage = self.session.project.catalog.stage(name);
-        let stage = Arc::clone(stage.ok_or_else(|| Failure::from(Error::bug(format!("stage {name} vanished"))))?);
+        let stage =
+            Arc::clone(stage.ok_or_else(|| Failure::from(Error::bug(format!("stage {name} vanished"))))?);
         let with = with.fill(&running as &dyn Fill).map_err(Failure::new)?;
         let runtime = self.session.runtime().map_err(Failure::from)?;
         let log = &mut self.log;
@@ -352,15 +362,16 @@ impl Job<'_> {
             runtime: &runtime,
         };
         let mut body = || {
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stage.run(&mut ctx)))
-                .unwrap_or_else(|panic| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stage.run(&mut ctx))).unwrap_or_else(
+                |panic| {
                     let text = panic
                         .downcast_ref::<String>()
                         .map(String::as_str)
                         .or_else(|| panic.downcast_ref::<&str>().copied())
                         .unwrap_or("no message");
                     Err(crate::api::StageError::new(format!("stage {name} has a bug: it panicked: {text}")))
-                })
+                },
+            )
         };
         let result = if *cpu { self.session.pool.install(body) } else { body() };
         self.record = ctx.record;
@@ -385,7 +396,9 @@ impl Job<'_> {
         let artifacts = collect::collect(session, node, made).map_err(Failure::from)?;
         if let Some((path, implicit)) = self.changed_since(before).map_err(Failure::from)? {
             if implicit {
-                self.log.line(&format!("{path} changed while the command ran: if the command writes it, declare it as an output"));
+                self.log.line(&format!(
+                    "{path} changed while the command ran: if the command writes it, declare it as an output"
+                ));
             }
             return Ok(Some(End::Voided(path)));
         }
@@ -488,7 +501,10 @@ impl Job<'_> {
                 for line in tail {
                     self.log.line(&line);
                 }
-                return Failure { retryable: false, ..Failure::new(format!("{message}\n{}", failure.message)) };
+                return Failure {
+                    retryable: false,
+                    ..Failure::new(format!("{message}\n{}", failure.message))
+                };
             }
         }
         failure
@@ -504,7 +520,11 @@ impl Job<'_> {
                 .map(|item| {
                     let path = project.graph.item_path(item);
                     let outside = path.starts_with('/') || path.starts_with("../");
-                    let name = if outside { path.rsplit('/').next().unwrap_or(&path).to_owned() } else { path.clone() };
+                    let name = if outside {
+                        path.rsplit('/').next().unwrap_or(&path).to_owned()
+                    } else {
+                        path.clone()
+                    };
                     InputFile { path: PathBuf::from(path), name }
                 })
                 .collect();
@@ -514,7 +534,10 @@ impl Job<'_> {
     }
 
     /// Looks at every input before the attempt; `Err` names one that no longer is what the key says.
-    fn look(&self, keyed: &Keyed) -> Result<std::result::Result<Vec<(PathBuf, Stat, Artifact, bool)>, String>> {
+    fn look(
+        &self,
+        keyed: &Keyed,
+    ) -> Result<std::result::Result<Vec<(PathBuf, Stat, Artifact, bool)>, String>> {
         let project = &self.session.project;
         let mut seen = Vec::new();
         for (index, (input, items)) in self.node.inputs.iter().zip(&self.inputs).enumerate() {
@@ -561,7 +584,11 @@ impl Job<'_> {
 /// Notes the success of a node in the workspace state.
 pub(super) fn remember(session: &Session, node: &Node, keyed: &Keyed, seconds: Option<f64>) {
     let project = &session.project;
-    let mut history = project.workspace.node_summary(project.name(), &node.id).map(|row| row.seconds.clone()).unwrap_or_default();
+    let mut history = project
+        .workspace
+        .node_summary(project.name(), &node.id)
+        .map(|row| row.seconds.clone())
+        .unwrap_or_default();
     history.extend(seconds);
     let from = history.len().saturating_sub(5);
     let row = NodeRow {

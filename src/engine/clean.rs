@@ -26,7 +26,8 @@ pub fn clean(project: &Project, only_orphans: bool, dry_run: bool) -> Result<Cle
     } else {
         let declared = |path: &str, append: bool| {
             project.graph.made_by.contains_key(path)
-                || (append && path.rsplit_once('/').is_some_and(|(dir, _)| project.graph.made_by.contains_key(dir)))
+                || (append
+                    && path.rsplit_once('/').is_some_and(|(dir, _)| project.graph.made_by.contains_key(dir)))
         };
         rows.iter()
             .filter(|row| row.workflow == mine && declared(&row.path, row.append))

@@ -31,8 +31,9 @@ pub(super) fn collect(session: &Session, node: &Node, made: &[Made]) -> Result<V
     if missing.is_empty() {
         return Ok(artifacts);
     }
-    Err(Error::step(missing.join("\n"))
-        .hint("every declared output must be written; declare it with \"optional\": true if it may be left out"))
+    Err(Error::step(missing.join("\n")).hint(
+        "every declared output must be written; declare it with \"optional\": true if it may be left out",
+    ))
 }
 
 /// Stores one output if it was made.

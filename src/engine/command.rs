@@ -65,8 +65,10 @@ pub(super) fn run(
     let io = node.action.io().cloned().unwrap_or_default();
     let root = &session.project.root;
     let cwd = io.cwd.as_ref().map_or_else(|| root.clone(), |cwd| root.join(cwd));
-    let stdin: Option<PathBuf> =
-        io.stdin.as_ref().and_then(|name| running.inputs.get(name)?.first().map(|file| root.join(&file.path)));
+    let stdin: Option<PathBuf> = io
+        .stdin
+        .as_ref()
+        .and_then(|name| running.inputs.get(name)?.first().map(|file| root.join(&file.path)));
     let stdout = io.stdout.as_ref().and_then(|name| running.outputs.get(name).cloned());
     let env = environment(session, node, running).map_err(Failure::new)?;
     let guard = session.guard().map_err(Failure::from)?;
@@ -83,10 +85,8 @@ pub(super) fn run(
         log: &mut lines,
         masker: &session.masker,
     };
-    let exit = run_command(job, guard).map_err(|error| Failure {
-        hints: error.hints.clone(),
-        ..Failure::new(error.message.clone())
-    })?;
+    let exit = run_command(job, guard)
+        .map_err(|error| Failure { hints: error.hints.clone(), ..Failure::new(error.message.clone()) })?;
     match exit {
         Exit::Ok => Ok(()),
         Exit::Code(code) => Err(Failure::retryable(format!("exit status {code}"))),
@@ -115,7 +115,8 @@ fn environment(
         }
     }
     for (name, value) in &node.env {
-        let filled = value.fill(running as &dyn Fill).map_err(|e| format!("environment variable {name}: {e}"))?;
+        let filled =
+            value.fill(running as &dyn Fill).map_err(|e| format!("environment variable {name}: {e}"))?;
         set(name, plain(&filled));
     }
     Ok(env)

@@ -60,8 +60,9 @@ fn decide(
         Ok(facts) => facts,
         Err(Missing::Absent) => return Ok(Verdict::Absent),
         Err(Missing::Input(path)) => {
-            return Err(Error::step(format!("input {path} is not there, and no step makes it"))
-                .hint("check the path (relative to the workspace root), or declare it as an output of a step"));
+            return Err(Error::step(format!("input {path} is not there, and no step makes it")).hint(
+                "check the path (relative to the workspace root), or declare it as an output of a step",
+            ));
         }
         Err(Missing::Fault(error)) => return Err(error),
     };
@@ -109,7 +110,10 @@ fn forced(options: &RunOptions, node: &Node) -> Result<bool> {
         Force::All => true,
         Force::Matching(text) => {
             let matcher = matcher(text)?;
-            node.id == *text || node.step == *text || matcher.is_match(&node.id) || matcher.is_match(&node.step)
+            node.id == *text
+                || node.step == *text
+                || matcher.is_match(&node.id)
+                || matcher.is_match(&node.step)
         }
     })
 }
@@ -146,12 +150,19 @@ pub(super) fn differing(
     Ok(out)
 }
 
-fn differs(project: &Project, finder: &FactFinder, output: &Output, artifact: &Artifact) -> Result<Option<Reason>> {
+fn differs(
+    project: &Project,
+    finder: &FactFinder,
+    output: &Output,
+    artifact: &Artifact,
+) -> Result<Option<Reason>> {
     let path = project.root.join(&output.path);
     if output.append {
         for (name, entry) in entries(project, artifact)? {
             let path = path.join(&name);
-            if let Some(reason) = compare(&finder.content(project, &path)?, &entry, &format!("{}/{name}", output.path)) {
+            if let Some(reason) =
+                compare(&finder.content(project, &path)?, &entry, &format!("{}/{name}", output.path))
+            {
                 return Ok(Some(reason));
             }
         }
@@ -209,7 +220,8 @@ pub(super) fn entries(project: &Project, artifact: &Artifact) -> Result<Vec<(Str
 /// Every path that a look at `node` will ask for: to be prefetched together.
 pub(super) fn paths(project: &Project, node: &Node) -> Vec<PathBuf> {
     use crate::graph::Item;
-    let outputs = node.outputs.iter().filter(|output| !output.append).map(|output| project.root.join(&output.path));
+    let outputs =
+        node.outputs.iter().filter(|output| !output.append).map(|output| project.root.join(&output.path));
     let inputs = node.inputs.iter().flat_map(|input| &input.items).filter_map(|item| match item {
         Item::Source { path, inside } if inside.is_empty() => Some(project.root.join(path)),
         _ => None,

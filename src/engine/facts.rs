@@ -163,20 +163,29 @@ impl FactFinder {
             format!("tool '{program}' was not found in PATH, and its identity is part of the key")
         })?;
         match self.content(project, &path) {
-            Ok(Some(content)) => {
-                content.artifact.digest().map(|d| d.to_string()).ok_or_else(|| format!("tool '{program}' is no file"))
-            }
+            Ok(Some(content)) => content
+                .artifact
+                .digest()
+                .map(|d| d.to_string())
+                .ok_or_else(|| format!("tool '{program}' is no file")),
             Ok(None) => Err(format!("tool '{program}' vanished from {}", path.display())),
             Err(error) => Err(error.to_string()),
         }
     }
 
     /// Asks a program for its version; with `files`, only when their stats changed.
-    fn probe(&self, project: &Project, argv: &[String], patterns: &[String]) -> std::result::Result<String, String> {
+    fn probe(
+        &self,
+        project: &Project,
+        argv: &[String],
+        patterns: &[String],
+    ) -> std::result::Result<String, String> {
         let stats = if patterns.is_empty() { None } else { Some(probe_stats(project, patterns)?) };
         let path = project.workspace.dir().join("probes.json");
-        let mut known: BTreeMap<String, Probe> =
-            std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let mut known: BTreeMap<String, Probe> = std::fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
         let name = argv.join("\u{1f}");
         if let (Some(stats), Some(probe)) = (&stats, known.get(&name))
             && probe.files == *stats
@@ -202,7 +211,8 @@ impl FactFinder {
         if let Some(files) = stats {
             known.insert(name, Probe { files, output: text.clone() });
             let bytes = serde_json::to_vec(&known).map_err(|e| e.to_string())?;
-            files::write_atomic(&path, &bytes).map_err(|e| format!("failed to write {}: {e}", path.display()))?;
+            files::write_atomic(&path, &bytes)
+                .map_err(|e| format!("failed to write {}: {e}", path.display()))?;
         }
         Ok(text)
     }
@@ -305,7 +315,9 @@ fn hardware() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info
         .lines()
-        .find_map(|line| line.strip_prefix("model name").map(|rest| rest.trim_start_matches([' ', '\t', ':'])))
+        .find_map(|line| {
+            line.strip_prefix("model name").map(|rest| rest.trim_start_matches([' ', '\t', ':']))
+        })
         .unwrap_or("unknown");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!("cpu {model} x {cores}")

@@ -125,7 +125,9 @@ fn words(value: &Json) -> Result<String, String> {
 }
 
 fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ',' | ':' | '=' | '@' | '+' | '%');
+    let plain = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ',' | ':' | '=' | '@' | '+' | '%')
+    };
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()
     } else {

@@ -56,7 +56,10 @@ impl Listing for Disk {
     }
 
     fn hidden(&self, path: &str) -> bool {
-        let under = |dir: &str| path == dir || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
-        under(".flow") || path.split('/').any(|part| part == ".git") || self.cache.as_deref().is_some_and(under)
+        let under =
+            |dir: &str| path == dir || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+        under(".flow")
+            || path.split('/').any(|part| part == ".git")
+            || self.cache.as_deref().is_some_and(under)
     }
 }

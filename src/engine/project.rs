@@ -73,7 +73,13 @@ impl Project {
     }
 }
 
-fn expand_in(loaded: &Loaded, root: &Path, store: &Store, workspace: &Workspace, catalog: &Catalog) -> Result<Graph> {
+fn expand_in(
+    loaded: &Loaded,
+    root: &Path,
+    store: &Store,
+    workspace: &Workspace,
+    catalog: &Catalog,
+) -> Result<Graph> {
     let files: HashSet<&str> = loaded.sources.0.iter().map(|source| source.name.as_str()).collect();
     let published: HashSet<String> = workspace
         .published()
@@ -96,10 +102,13 @@ pub fn locked(
     if let Some(outer) = std::env::var_os(super::session::ENV_ROOT)
         && Path::new(&outer) == root
     {
-        return Err(Error::environment("flow is already running in this workspace, and started this command")
-            .hint("a step cannot run flow on its own workspace; use include, or another workspace (-C DIR)"));
+        return Err(Error::environment(
+            "flow is already running in this workspace, and started this command",
+        )
+        .hint("a step cannot run flow on its own workspace; use include, or another workspace (-C DIR)"));
     }
-    let who = |pid: Option<u32>| pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    let who =
+        |pid: Option<u32>| pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     match Workspace::try_lock(&root)? {
         LockOutcome::Held(lock) => return Ok(lock),
         LockOutcome::Busy { pid } if no_wait => {
@@ -110,6 +119,8 @@ pub fn locked(
     }
     match Workspace::lock(&root, &mut |_| {}, cancelled)? {
         Some(lock) => Ok(lock),
-        None => Err(Error::new(crate::error::Kind::Interrupted, "interrupted while waiting for the workspace")),
+        None => {
+            Err(Error::new(crate::error::Kind::Interrupted, "interrupted while waiting for the workspace"))
+        }
     }
 }

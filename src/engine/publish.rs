@@ -40,7 +40,13 @@ pub(super) fn publish(session: &Session, node: &Node, made: &[Made], artifacts: 
 }
 
 /// Publishes one output from where the attempt left it.
-pub(super) fn one(session: &Session, node: &Node, output: &Output, made: &Made, artifact: &Artifact) -> Result<()> {
+pub(super) fn one(
+    session: &Session,
+    node: &Node,
+    output: &Output,
+    made: &Made,
+    artifact: &Artifact,
+) -> Result<()> {
     let place = session.project.root.join(&output.path);
     if output.append {
         for (name, entry) in entries(&session.project, artifact)? {
@@ -54,7 +60,11 @@ pub(super) fn one(session: &Session, node: &Node, output: &Output, made: &Made, 
         remove_ours(session, output, &place)?;
     } else {
         let same = !made.direct
-            && session.project.workspace.content(&place)?.is_some_and(|content| content.artifact == *artifact);
+            && session
+                .project
+                .workspace
+                .content(&place)?
+                .is_some_and(|content| content.artifact == *artifact);
         if !same && !made.direct {
             rename_into(&made.path, &place)?;
         }
@@ -103,7 +113,9 @@ pub(super) fn restore(
                     return Err(PlaceError::Lost(output.path.clone()));
                 }
                 Err(other) => {
-                    return Err(Error::environment(format!("failed to restore {}: {other}", output.path)).into());
+                    return Err(
+                        Error::environment(format!("failed to restore {}: {other}", output.path)).into()
+                    );
                 }
             }
         }

@@ -137,7 +137,9 @@ pub fn explain(project: &Project, text: &str) -> Result<Explanation> {
         _ => Vec::new(),
     };
     let mut outputs = Vec::new();
-    if let Some(record) = seen.keyed.as_ref().and_then(|keyed| project.store.result(&keyed.key).ok().flatten()) {
+    if let Some(record) =
+        seen.keyed.as_ref().and_then(|keyed| project.store.result(&keyed.key).ok().flatten())
+    {
         for (_, reason) in differing(project, &FactFinder::default(), node, &record)? {
             outputs.push(reason.to_string());
         }

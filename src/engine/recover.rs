@@ -68,7 +68,8 @@ pub(super) fn recover(project: &Project) -> Result<Vec<String>> {
         if !mine(&dir) {
             continue;
         }
-        let mut attempts: Vec<PathBuf> = fs::read_dir(&dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        let mut attempts: Vec<PathBuf> =
+            fs::read_dir(&dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
         attempts.sort();
         for attempt in attempts {
             let back = put_back(project, &attempt)?;

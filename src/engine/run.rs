@@ -1,8 +1,8 @@
 //! The run: evaluates nodes whose producers are done, hands jobs to threads, takes their results, until nothing is left to do.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::attempt::{End, Failure, Finished, Task, perform};
@@ -63,13 +63,21 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     let digest = plan_digest(&project.graph, &mut selection.nodes.iter().copied());
     session.emit(Event::Planned { nodes: selection.nodes.len(), plan_digest: digest.to_string() });
     let finder = FactFinder::default();
-    finder.prefetch(project, selection.nodes.iter().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect());
+    finder.prefetch(
+        project,
+        selection.nodes.iter().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect(),
+    );
     let failure = std::thread::scope(|scope| {
         let (sender, receiver) = channel();
         let mut coordinator = Coordinator::new(session, &finder, selection, capacity);
         coordinator.run(scope, &sender, &receiver)
     });
-    Ok(RunSummary { run: session.run.clone(), plan_digest: digest, failure, elapsed: session.started.elapsed() })
+    Ok(RunSummary {
+        run: session.run.clone(),
+        plan_digest: digest,
+        failure,
+        elapsed: session.started.elapsed(),
+    })
 }
 
 fn capacity(session: &Session) -> Capacity {
@@ -84,7 +92,9 @@ fn capacity(session: &Session) -> Capacity {
 /// Memory of the machine in bytes; without limit where it cannot be found.
 fn memory() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let kib = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
     kib.map_or(u64::MAX, |kib: u64| kib * 1024)
 }
 
@@ -95,8 +105,11 @@ fn check_demands(session: &Session, selection: &Selection, capacity: &Capacity) 
         for (pool, n) in &node.resources.pools {
             let size = capacity.pools.get(pool).copied().unwrap_or(0);
             if *n > size {
-                return Err(Error::environment(format!("{} asks for {n} of pool '{pool}', which has {size}", node.id))
-                    .hint(format!("raise resources.pools.{pool} in the workflow")));
+                return Err(Error::environment(format!(
+                    "{} asks for {n} of pool '{pool}', which has {size}",
+                    node.id
+                ))
+                .hint(format!("raise resources.pools.{pool} in the workflow")));
             }
         }
         if node.resources.mem > capacity.mem {
@@ -170,8 +183,12 @@ impl<'s> Coordinator<'s> {
             }
         }
         let wanted = wanted(&session.project, &session.options, &selection);
-        let evaluable =
-            graph.order.iter().copied().filter(|ix| selection.nodes.contains(ix) && slots[*ix].waiting == 0).collect();
+        let evaluable = graph
+            .order
+            .iter()
+            .copied()
+            .filter(|ix| selection.nodes.contains(ix) && slots[*ix].waiting == 0)
+            .collect();
         Self {
             priority: priorities(session, &selection),
             session,
@@ -264,7 +281,8 @@ impl<'s> Coordinator<'s> {
         };
         let node = self.node(ix);
         let cancel = CancelToken::default();
-        let limit = if command::is_command(node) { None } else { node.timeout.map(|limit| Instant::now() + limit) };
+        let limit =
+            if command::is_command(node) { None } else { node.timeout.map(|limit| Instant::now() + limit) };
         self.running.insert(ix, (cancel.clone(), limit));
         let inputs = self.present_items(ix);
         let (session, finder) = (self.session, self.finder);
@@ -277,19 +295,29 @@ impl<'s> Coordinator<'s> {
         if let Err(error) = spawned {
             self.running.remove(&ix);
             self.scheduler.finish(ix);
-            self.fail(ix, Error::environment(format!("failed to start a thread: {error}")).into(), None, scope);
+            self.fail(
+                ix,
+                Error::environment(format!("failed to start a thread: {error}")).into(),
+                None,
+                scope,
+            );
         }
     }
 
     /// Items of each input that are there.
     fn present_items(&self, ix: NodeIx) -> Vec<Vec<Item>> {
         let present = |item: &&Item| match item {
-            Item::Made { node, output } => {
-                self.slots[*node].artifacts.as_ref().is_some_and(|artifacts| artifacts[*output] != Artifact::Absent)
-            }
+            Item::Made { node, output } => self.slots[*node]
+                .artifacts
+                .as_ref()
+                .is_some_and(|artifacts| artifacts[*output] != Artifact::Absent),
             _ => true,
         };
-        self.node(ix).inputs.iter().map(|input| input.items.iter().filter(present).cloned().collect()).collect()
+        self.node(ix)
+            .inputs
+            .iter()
+            .map(|input| input.items.iter().filter(present).cloned().collect())
+            .collect()
     }
 
     fn evaluate<'scope>(&mut self, ix: NodeIx, scope: &'scope std::thread::Scope<'scope, '_>)
@@ -303,9 +331,11 @@ impl<'s> Coordinator<'s> {
         let bad = |outcome: Option<Outcome>| {
             matches!(outcome, Some(Outcome::Failed | Outcome::Skipped | Outcome::Cancelled))
         };
-        let cause = node.producers.iter().find(|p| bad(self.slots[**p].outcome)).or_else(|| {
-            node.needs.iter().find(|p| bad(self.slots[**p].outcome) && !self.allowed(**p))
-        });
+        let cause = node
+            .producers
+            .iter()
+            .find(|p| bad(self.slots[**p].outcome))
+            .or_else(|| node.needs.iter().find(|p| bad(self.slots[**p].outcome) && !self.allowed(**p)));
         if let Some(&cause) = cause {
             let cancelled = self.slots[cause].outcome == Some(Outcome::Cancelled);
             let outcome = if cancelled { Outcome::Cancelled } else { Outcome::Skipped };
@@ -325,7 +355,9 @@ impl<'s> Coordinator<'s> {
                 self.slots[ix].in_place = true;
                 self.done(ix, Outcome::Absent, Some("an input it takes is absent".to_owned()), scope);
             }
-            Verdict::Hit { keyed, record, differing, stale } => self.hit(ix, keyed, record, differing, stale, scope),
+            Verdict::Hit { keyed, record, differing, stale } => {
+                self.hit(ix, keyed, record, differing, stale, scope)
+            }
             Verdict::Check { keyed, record } => {
                 self.queue_run(ix, keyed, Reason::Check.to_string(), Some(record), scope);
             }
@@ -440,7 +472,8 @@ impl<'s> Coordinator<'s> {
 
     /// A node that was a hit whose bytes nobody wanted: now somebody does.
     fn queue_restore(&mut self, ix: NodeIx) {
-        let record = self.slots[ix].key.and_then(|key| self.session.project.store.result(&key).ok().flatten());
+        let record =
+            self.slots[ix].key.and_then(|key| self.session.project.store.result(&key).ok().flatten());
         match record {
             Some(record) => {
                 let only = (0..self.node(ix).outputs.len()).collect();
@@ -476,7 +509,10 @@ impl<'s> Coordinator<'s> {
                 self.slots[ix].reason = Some(reason.to_string());
                 self.slots[ix].outcome = None;
                 self.slots[ix].held_report = None;
-                self.tasks.insert(ix, Task::Run { keyed, reason: reason.to_string(), previous: None, share: false });
+                self.tasks.insert(
+                    ix,
+                    Task::Run { keyed, reason: reason.to_string(), previous: None, share: false },
+                );
                 self.ensure_bytes(ix);
             }
             Err(_) => self.lost_for_good(ix, Failure::new(format!("{reason}, and its inputs are gone"))),
@@ -621,13 +657,19 @@ impl<'s> Coordinator<'s> {
         self.finder.forget(&self.session.project.root.join(path));
         // an input made by a node may have been damaged: look at its place again
         for producer in self.node(ix).producers.clone() {
-            let record = self.slots[producer].key.and_then(|key| self.session.project.store.result(&key).ok().flatten());
+            let record = self.slots[producer]
+                .key
+                .and_then(|key| self.session.project.store.result(&key).ok().flatten());
             if let Some(record) = record {
                 for path in paths(&self.session.project, self.node(producer)) {
                     self.finder.forget(&path);
                 }
-                let differing =
-                    super::evaluate::differing(&self.session.project, self.finder, self.node(producer), &record);
+                let differing = super::evaluate::differing(
+                    &self.session.project,
+                    self.finder,
+                    self.node(producer),
+                    &record,
+                );
                 self.slots[producer].in_place = differing.is_ok_and(|differing| differing.is_empty());
             }
         }
@@ -719,7 +761,8 @@ impl<'s> Coordinator<'s> {
         }
         // a lack of the machine outweighs a failed step
         if self.failure.is_none() || failure.kind == Kind::Environment {
-            self.failure = Some(if failure.kind == Kind::Environment { Kind::Environment } else { Kind::Step });
+            self.failure =
+                Some(if failure.kind == Kind::Environment { Kind::Environment } else { Kind::Step });
         }
         self.halting |= !self.session.options.keep_going;
     }
@@ -809,7 +852,8 @@ impl<'s> Coordinator<'s> {
             }
             if self.slots[ix].outcome.is_none() {
                 let of_failed = dependencies(self.session, ix).into_iter().find(|dep| {
-                    matches!(self.slots[*dep].outcome, Some(Outcome::Failed | Outcome::Skipped)) && !self.allowed(*dep)
+                    matches!(self.slots[*dep].outcome, Some(Outcome::Failed | Outcome::Skipped))
+                        && !self.allowed(*dep)
                 });
                 let (outcome, reason) = match of_failed {
                     Some(dep) => {
@@ -852,7 +896,8 @@ fn priorities(session: &Session, selection: &Selection) -> Vec<u64> {
     let mut out = vec![0u64; graph.nodes.len()];
     for &ix in graph.order.iter().rev().filter(|ix| selection.nodes.contains(ix)) {
         let node = &graph.nodes[ix];
-        let recorded = project.workspace.node_summary(project.name(), &node.id).and_then(|row| median(&row.seconds));
+        let recorded =
+            project.workspace.node_summary(project.name(), &node.id).and_then(|row| median(&row.seconds));
         let unknown = if command::is_command(node) { 1.0 } else { 0.05 };
         let own = (recorded.unwrap_or(unknown).max(0.000_001) * 1e6) as u64;
         let rest = graph.dependents(ix).map(|dependent| out[dependent]).max().unwrap_or(0);

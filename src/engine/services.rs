@@ -100,8 +100,13 @@ impl Services {
     }
 }
 
-fn start(session: &Session, node: &ServiceNode, cancel: &CancelToken) -> Result<RunningService, ServiceFailure> {
-    let failure = |message: String| ServiceFailure { message, tail: Vec::new(), hints: Vec::new(), cancelled: false };
+fn start(
+    session: &Session,
+    node: &ServiceNode,
+    cancel: &CancelToken,
+) -> Result<RunningService, ServiceFailure> {
+    let failure =
+        |message: String| ServiceFailure { message, tail: Vec::new(), hints: Vec::new(), cancelled: false };
     session.emit(Event::ServiceStarting { service: node.id.clone() });
     let begun = Instant::now();
     let spec = spec(session, node).map_err(|message| failure(format!("service {}: {message}", node.id)))?;

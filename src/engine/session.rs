@@ -52,7 +52,12 @@ pub struct Session {
 
 impl Session {
     /// Prepares a run; nothing is started yet.
-    pub fn new(project: Project, options: RunOptions, sink: Arc<dyn Sink>, interrupts: Interrupts) -> Result<Self> {
+    pub fn new(
+        project: Project,
+        options: RunOptions,
+        sink: Arc<dyn Sink>,
+        interrupts: Interrupts,
+    ) -> Result<Self> {
         let run = run_id();
         let scratch = scratch_root(&project)?.join(&run);
         let pool = rayon::ThreadPoolBuilder::new()

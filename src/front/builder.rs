@@ -18,6 +18,7 @@ use super::{LoadRequest, Loaded, load_value};
 pub struct WorkflowBuilder {
     document: Document,
     stages: Rc<RefCell<Vec<Closure>>>,
+    file: std::path::PathBuf,
 }
 
 /// Shared, so that handles of steps and the workflow can be used side by side.
@@ -86,7 +87,20 @@ impl WorkflowBuilder {
     pub fn new(name: &str) -> Self {
         let mut map = Map::new();
         map.insert("name".to_owned(), json!(name));
-        Self { document: Rc::new(RefCell::new(map)), stages: Rc::default() }
+        let file = format!("{name}.rs").into();
+        Self { document: Rc::new(RefCell::new(map)), stages: Rc::default(), file }
+    }
+
+    /// Says which file declares it, relative to the workspace root: `wf.at(file!())`. Its directory is `${workflow.dir}`, and
+    /// includes are relative to it. Default: `NAME.rs` in the root.
+    pub fn at(&mut self, file: &str) -> &mut Self {
+        self.file = file.into();
+        self
+    }
+
+    /// The declaring file.
+    pub fn file(&self) -> std::path::PathBuf {
+        self.file.clone()
     }
 
     /// Sets any top-level key.

@@ -741,6 +741,19 @@ impl Expander<'_> {
                     None => continue,
                 },
             };
+            let mut others = false;
+            let mut note = |late: &Late| others |= matches!(late, Late::Service { .. });
+            match &action {
+                ServiceAction::Simulator { with, .. } => with.for_each_late(&mut note),
+                ServiceAction::Command(action) => action.for_each_late(&mut note),
+            }
+            if others {
+                self.fault(
+                    service.span,
+                    format!("not yet: service '{}' refers to another service", def.id),
+                    Some("give it a fixed port, or start both in one service".to_owned()),
+                );
+            }
             let workflow = self.scopes.scopes[def.scope].workflow;
             let env: Option<BTreeMap<_, _>> = workflow
                 .env

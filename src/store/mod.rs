@@ -30,8 +30,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use flight::KeyLock;
 pub use gc::{GcOptions, GcReport};
 pub use record::{RESULT_VERSION, ResultRecord};
-pub use tree::tree_artifact;
 pub use restore::RestoreError;
+pub use tree::tree_artifact;
 pub use verify::{CacheStats, IncompleteResult, VerifyReport};
 pub use workspace::{Content, LockOutcome, NodeRow, NodeSummary, PublishedRow, Workspace, WorkspaceLock};
 

@@ -47,7 +47,7 @@ pub(in crate::cli) fn run(app: &App, args: &CacheArgs) -> Result<ExitCode> {
             app.printer.data(&lines(&json!(report)));
             Ok(ExitCode::SUCCESS)
         }
-    
+
         CacheWhat::Export(_) | CacheWhat::Import(_) | CacheWhat::Push(_) | CacheWhat::Pull(_) => {
             Err(Error::bug("a later command was not refused"))
         }

@@ -44,18 +44,16 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     // faults of the file are said before anything is waited for
     let (loaded, catalog) = app.load(&args.select.workflow)?;
     let printer = Arc::clone(&app.printer);
-    let lock = engine::locked(&app.root, args.no_wait, &mut |line| printer.talk(&format!("{line}\n")), &|| {
-        interrupts.stop.is_cancelled()
-    })?;
+    let lock =
+        engine::locked(&app.root, args.no_wait, &mut |line| printer.talk(&format!("{line}\n")), &|| {
+            interrupts.stop.is_cancelled()
+        })?;
     let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?;
     let store = Arc::clone(&project.store);
 
     let summary = Arc::new(Summary::default());
-    let console = Arc::new(Console::new(
-        Arc::clone(&app.printer),
-        app.cli.global.verbosity(),
-        args.progress.into(),
-    ));
+    let console =
+        Arc::new(Console::new(Arc::clone(&app.printer), app.cli.global.verbosity(), args.progress.into()));
     let mut observers: Vec<Arc<dyn Observer>> = vec![console, Arc::clone(&summary) as Arc<dyn Observer>];
     let events = args.events.as_deref().map(JsonLines::create).transpose()?.map(Arc::new);
     observers.extend(events.clone().map(|events| events as Arc<dyn Observer>));
@@ -104,7 +102,11 @@ pub(super) fn quiet_sink(app: &App) -> Arc<dyn Sink> {
 }
 
 /// Takes the workspace lock for a command that writes.
-pub(super) fn lock(app: &App, no_wait: bool, interrupts: &engine::Interrupts) -> Result<crate::store::WorkspaceLock> {
+pub(super) fn lock(
+    app: &App,
+    no_wait: bool,
+    interrupts: &engine::Interrupts,
+) -> Result<crate::store::WorkspaceLock> {
     let printer = Arc::clone(&app.printer);
     engine::locked(&app.root, no_wait, &mut |line| printer.talk(&format!("{line}\n")), &|| {
         interrupts.stop.is_cancelled()

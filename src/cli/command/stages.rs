@@ -14,7 +14,8 @@ pub(in crate::cli) fn run(app: &App, args: &StagesArgs) -> Result<ExitCode> {
     let Some(name) = &args.name else {
         let first = |doc: &str| doc.lines().next().unwrap_or_default().to_owned();
         let stages = catalog.stages().map(|s| vec![s.name().to_owned(), first(s.signature().doc)]);
-        let simulators = catalog.simulators().map(|s| vec![s.name.to_owned(), format!("service: {}", first(s.doc))]);
+        let simulators =
+            catalog.simulators().map(|s| vec![s.name.to_owned(), format!("service: {}", first(s.doc))]);
         let rows: Vec<Vec<String>> = stages.chain(simulators).collect();
         app.printer.data(&table::render(&["stage", "what it does"], &[], &rows));
         return Ok(ExitCode::SUCCESS);
@@ -28,7 +29,8 @@ fn one(catalog: &Catalog, name: &str) -> Result<String> {
         return Ok(describe(stage.name(), stage.version(), &stage.signature()));
     }
     if let Some(simulator) = catalog.simulator(name) {
-        let mut out = format!("{} (version {}), a service\n\n{}\n", simulator.name, simulator.version, simulator.doc);
+        let mut out =
+            format!("{} (version {}), a service\n\n{}\n", simulator.name, simulator.version, simulator.doc);
         parameters(&mut out, &simulator.params);
         return Ok(out);
     }

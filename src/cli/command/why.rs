@@ -20,7 +20,10 @@ pub(in crate::cli) fn run(app: &App, args: &WhyArgs) -> Result<ExitCode> {
             }
         }
         (Some(node), None) => {
-            out.push_str(&format!("{} is an orphan: {node} made it once, and no node declares it now\n", why.path));
+            out.push_str(&format!(
+                "{} is an orphan: {node} made it once, and no node declares it now\n",
+                why.path
+            ));
         }
         _ => out.push_str(&format!("{} is a source: no node makes it\n", why.path)),
     }

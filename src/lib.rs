@@ -26,4 +26,9 @@ pub mod prelude {
     pub use crate::api::{Stage, StageContext, StageError};
     pub use crate::front::builder::{ParamHandle, StageCall, StepBuilder, Uses, WorkflowBuilder as Workflow};
     pub use serde_json::json;
+
+    /// Calls of the `http` stages.
+    pub mod http {
+        pub use crate::stage::http::FetchCall as Fetch;
+    }
 }

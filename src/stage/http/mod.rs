@@ -1,5 +1,6 @@
 //! Fetching over HTTP: the stage `http.fetch`. Unaware of who repeats a failed attempt.
 
+mod call;
 mod fetch;
 mod limit;
 mod params;
@@ -9,6 +10,7 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
+pub use call::FetchCall;
 pub use fetch::Fetch;
 pub use params::{Expect, Params, PerHost, Timeouts};
 

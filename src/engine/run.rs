@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::certify::certify;
 use super::attempt::{Finished, Task, perform};
 use super::command;
 use super::evaluate::paths;
@@ -23,7 +24,6 @@ use crate::base::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::event::{EVENT_VERSION, Event, NodeReport};
 use crate::graph::{Item, Node, NodeIx, Selection, select};
-use crate::key::plan_digest;
 use crate::model::{Artifact, Outcome};
 use demand::{capacity, check_demands, priorities};
 
@@ -50,6 +50,9 @@ pub fn run(session: &mut Session) -> Result<RunSummary> {
 
 fn run_inner(session: &Session) -> Result<RunSummary> {
     let project = &session.project;
+    let selection = select(&project.graph, &session.options.targets)?;
+    let capacity = capacity(session);
+    check_demands(session, &selection, &capacity)?;
     session.emit(Event::RunStarted {
         version: EVENT_VERSION,
         run: session.run.clone(),
@@ -60,10 +63,7 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     for line in recover::recover(project)? {
         session.note(line);
     }
-    let selection = select(&project.graph, &session.options.targets)?;
-    let capacity = capacity(session);
-    check_demands(session, &selection, &capacity)?;
-    let digest = plan_digest(&project.graph, &mut selection.nodes.iter().copied());
+    let digest = project.plan_digest();
     session.emit(Event::Planned { nodes: selection.nodes.len(), plan_digest: digest.to_string() });
     let finder = FactFinder::default();
     finder.prefetch(
@@ -73,7 +73,11 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     let failure = std::thread::scope(|scope| {
         let (sender, receiver) = channel();
         let mut coordinator = Coordinator::new(session, &finder, selection, capacity);
-        coordinator.run(scope, &sender, &receiver)
+        let failure = coordinator.run(scope, &sender, &receiver);
+        if failure.is_none() && coordinator.all_fresh() {
+            certify(session, &finder, &coordinator.selection);
+        }
+        failure
     });
     Ok(RunSummary {
         run: session.run.clone(),
@@ -102,6 +106,8 @@ struct Slot {
     attempts: u32,
     seconds: f64,
     voided: bool,
+    /// Its dependents and services know that it is done.
+    released: bool,
 }
 
 struct Coordinator<'s> {

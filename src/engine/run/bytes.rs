@@ -94,7 +94,9 @@ impl<'s> Coordinator<'s> {
             self.evaluable.push_back(waiter);
         }
         // those that were only waiting for the key go on; those that need the bytes are skipped when evaluated
-        self.release(ix);
+        for service in self.release(ix) {
+            self.session.services.stop(self.session, service);
+        }
     }
 
     pub(super) fn voided<'scope>(

@@ -6,7 +6,8 @@ use super::{Coordinator, dependencies};
 use crate::engine::attempt::{End, Failure, Finished};
 use crate::error::Kind;
 use crate::event::{Event, NodeReport};
-use crate::graph::NodeIx;
+use crate::graph::{NodeIx, ServiceIx};
+use crate::key::Reason;
 use crate::model::Outcome;
 
 impl<'s> Coordinator<'s> {
@@ -31,6 +32,9 @@ impl<'s> Coordinator<'s> {
                 let same = self.slots[ix].artifacts.as_ref().is_none_or(|old| *old == artifacts);
                 self.slots[ix].artifacts = Some(artifacts);
                 self.slots[ix].in_place = true;
+                if self.slots[ix].reason.as_deref() == Some(&Reason::Check.to_string()) {
+                    self.slots[ix].reason = Some(Reason::SourceChanged.to_string());
+                }
                 self.land(ix, Outcome::Ran, finished.record, false, scope);
                 self.bytes_ready(ix, same);
             }
@@ -199,17 +203,25 @@ impl<'s> Coordinator<'s> {
     where
         's: 'scope,
     {
-        self.release(ix);
-        for &service in &self.node(ix).services {
-            self.service_users[service] = self.service_users[service].saturating_sub(1);
-            if self.service_users[service] == 0 {
-                let session = self.session;
-                scope.spawn(move || session.services.stop(session, service));
-            }
+        for service in self.release(ix) {
+            let session = self.session;
+            scope.spawn(move || session.services.stop(session, service));
         }
     }
 
-    pub(super) fn release(&mut self, ix: NodeIx) {
+    /// Once per node, also when it is done a second time (its bytes were lost and made again). Returns the services whose last user
+    /// it was.
+    pub(super) fn release(&mut self, ix: NodeIx) -> Vec<ServiceIx> {
+        if std::mem::replace(&mut self.slots[ix].released, true) {
+            return Vec::new();
+        }
+        let mut unused = Vec::new();
+        for &service in &self.node(ix).services {
+            self.service_users[service] -= 1;
+            if self.service_users[service] == 0 {
+                unused.push(service);
+            }
+        }
         let dependents: Vec<NodeIx> = self.session.project.graph.dependents(ix).collect();
         for dependent in dependents {
             if !self.selection.nodes.contains(&dependent) || self.slots[dependent].waiting == 0 {
@@ -220,6 +232,15 @@ impl<'s> Coordinator<'s> {
                 self.evaluable.push_back(dependent);
             }
         }
+        unused
+    }
+
+    /// Whether every selected node is fresh, and was not used unchecked.
+    pub(super) fn all_fresh(&self) -> bool {
+        self.selection.nodes.iter().all(|ix| {
+            let slot = &self.slots[*ix];
+            slot.outcome == Some(Outcome::Fresh) && !slot.stale
+        })
     }
 
     /// After the last job: what never got its turn.

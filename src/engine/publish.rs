@@ -30,6 +30,12 @@ impl From<Error> for PlaceError {
 
 /// Publishes what an attempt made. `artifacts` are the stored contents of `made`.
 pub(super) fn publish(session: &Session, node: &Node, made: &[Made], artifacts: &[Artifact]) -> Result<()> {
+    // a conflict is found before anything is moved
+    for (output, artifact) in node.outputs.iter().zip(artifacts).filter(|(output, _)| output.append) {
+        for (name, entry) in entries(&session.project, artifact)? {
+            already(session, output, &session.project.root.join(&output.path).join(&name), &name, &entry)?;
+        }
+    }
     for (index, output) in node.outputs.iter().enumerate() {
         one(session, node, output, &made[index], &artifacts[index])?;
         if index + 1 < node.outputs.len() {

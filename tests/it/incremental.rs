@@ -244,3 +244,40 @@ fn many_edits_agree_with_a_clean_run() {
         assert_eq!(w.read("hid"), format!("<{text}>hidden\n"));
     }
 }
+
+#[test]
+fn links_are_followed() {
+    let w = Workspace::with(json!({"steps": {
+        "file": {"run": "cat s > o", "inputs": {"s": "s"}, "outputs": {"o": "o"}},
+        "tree": {"run": "cat d/* > t", "inputs": {"d": "d"}, "outputs": {"t": "t"}},
+    }}));
+    w.write("one", "1").write("two", "2").write("real/x", "x");
+    let link = |to: &str, at: &str| {
+        let _ = std::fs::remove_file(w.path(at));
+        std::os::unix::fs::symlink(to, w.path(at)).unwrap();
+    };
+    link("one", "s");
+    link("real", "d");
+    w.run(&[]).ok().ran(["file", "tree"]);
+    w.write("one", "3");
+    w.run(&[]).ok().ran(["file"]);
+    link("two", "s");
+    w.run(&[]).ok().ran(["file"]);
+    assert_eq!(w.read("o"), "2");
+    w.write("real/x", "y");
+    w.run(&[]).ok().ran(["tree"]);
+    assert_eq!(w.read("t"), "y");
+}
+
+#[test]
+fn a_missing_input_fails_and_an_emptied_list_does_not() {
+    let w = Workspace::with(json!({"steps": {
+        "one": {"run": "cat s > o", "inputs": {"s": "s"}, "outputs": {"o": "o"}},
+        "many": {"run": "cat ${inputs.d} /dev/null > m", "inputs": {"d": "d/*"}, "outputs": {"m": "m"}},
+    }}));
+    w.write("s", "1").write("d/x", "x");
+    w.run(&[]).ok();
+    w.remove("s").remove("d/x");
+    w.run(&["-k"]).exits(1).failed(["one"]).ran(["many"]).says("input s is not there");
+    assert_eq!((w.read("o"), w.read("m")), ("1".into(), String::new()));
+}

@@ -162,6 +162,9 @@ fn an_entry_is_never_replaced() {
     w.write("log/same", "mine, other bytes");
     w.run(&[]).exits(1).failed(["one"]).says("log/same exists already with other content");
     assert_eq!(w.read("log/same"), "mine, other bytes");
+    assert!(!w.has("log/dir"), "not one entry of it is published");
+    w.run(&[]).exits(1).failed(["one"]).says("log/same exists already with other content");
+    assert_eq!(w.read("log/same"), "mine, other bytes");
     // equal bytes are no conflict
     w.write("log/same", "same\n");
     w.run(&[]).ok().ran(["list"]);
@@ -431,4 +434,78 @@ fn files_of_one_shipped_workflow_are_plain_to_another() {
     let lost: Vec<_> = before.keys().filter(|path| !after.contains_key(*path)).collect();
     assert!(lost.iter().all(|path| path.starts_with("second/")), "{lost:?}");
     w.run_file("workflows/inferencemax.json", &[]).ok().ran([]).restored([]);
+}
+
+#[test]
+fn a_published_output_is_never_a_link() {
+    let w = Workspace::with(json!({"steps": {
+        "a": {"run": "d=$(dirname ${outputs.s}); echo 1 > $d/f; ln -s f ${outputs.s}; echo 2 > kept; ln -s kept direct",
+            "outputs": {"s": "s", "direct": "direct"}},
+        "b": {"run": "cat s direct > b", "inputs": {"s": "s", "d": "direct"}, "outputs": {"o": "b"}},
+    }}));
+    w.run(&[]).ok().ran(["a", "b"]);
+    assert_eq!(w.read("b"), "1\n2\n");
+    for path in ["s", "direct"] {
+        assert!(std::fs::symlink_metadata(w.path(path)).unwrap().is_file(), "{path}");
+    }
+    w.run(&[]).ok().all_fresh();
+    let w = Workspace::with(json!({"steps": {"a": {"run": "ln -s in d", "outputs": {"d": "d/"}}}}));
+    w.write("in/x", "");
+    w.run(&[]).exits(1).failed(["a"]).says("link");
+    assert!(w.has("in/x") && !w.has("d"));
+}
+
+#[test]
+fn a_directory_input_is_all_that_lies_in_it() {
+    let w = Workspace::with(json!({"steps": {
+        "make": {"run": "if [ -s s ]; then cat s > d/made; fi", "inputs": {"s": "s"}, "outputs": {"o": {"path": "d/made", "optional": true}}},
+        "list": {"run": "cat d/* > list", "inputs": {"d": "d/"}, "outputs": {"o": "list"}},
+    }}));
+    w.write("s", "").write("d/own", "own\n");
+    w.run(&[]).ok();
+    assert_eq!(w.read("list"), "own\n");
+    w.write("s", "made\n");
+    w.run(&[]).ok().ran(["make", "list"]);
+    assert_eq!(w.read("list"), "made\nown\n");
+    w.write("d/own", "OWN\n");
+    w.run(&[]).ok().ran(["list"]);
+    w.write("d/own", "own\n");
+    w.run(&[]).ok().ran([]);
+    // its bytes are gone: what lies in the directory is known only with them
+    w.remove("d/made");
+    let plan = w.flow(&["plan", "flow.json", "list", "--json"]).ok().json();
+    assert_eq!(plan["nodes"][1]["status"], "may_run", "{plan}");
+    w.run(&["list"]).ok().ran([]);
+    assert_eq!(w.read("list"), "made\nown\n");
+}
+
+#[test]
+fn a_command_that_damages_what_another_made_fails_and_does_no_harm() {
+    let w = Workspace::with(json!({"steps": {
+        "a": {"run": "echo 1 > a", "outputs": {"o": "a"}},
+        "b": {"run": "cat a > b; echo x >> a", "inputs": {"a": "a"}, "outputs": {"o": "b"}},
+        "c": {"run": "cat a > c", "inputs": {"a": "a"}, "needs": ["b"], "outputs": {"o": "c"}},
+    }}));
+    w.run(&["-k"]).exits(1).failed(["b"]).says("input a keeps changing");
+    assert!(!w.has("b"));
+    w.run(&["c", "-k"]).exits(1);
+    w.workflow(json!({"steps": {
+        "a": {"run": "echo 1 > a", "outputs": {"o": "a"}},
+        "c": {"run": "cat a > c", "inputs": {"a": "a"}, "outputs": {"o": "c"}},
+    }}));
+    w.run(&[]).ok().ran(["c"]);
+    assert_eq!((w.read("a"), w.read("c")), ("1\n".into(), "1\n".into()));
+}
+
+#[test]
+fn clean_removes_outputs_and_a_run_brings_them_back() {
+    let w = Workspace::with(letters(&["a"]));
+    w.write("out/mine.txt", "mine\n").write("out/own/f", "");
+    w.run(&[]).ok();
+    let before = w.tree("out");
+    w.flow(&["clean", "flow.json"]).ok();
+    assert_eq!(w.tree("out").keys().collect::<Vec<_>>(), ["mine.txt", "own/f"]);
+    assert!(!w.has("all"));
+    w.run(&[]).ok().ran([]);
+    assert_eq!(w.tree("out"), before);
 }

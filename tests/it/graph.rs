@@ -438,3 +438,30 @@ fn rust_and_json_make_the_same_plan() {
     let project = Project::with_loaded(loaded, w.root(), None, &catalog).unwrap();
     assert_eq!(project.plan_digest().to_string(), digest(&w));
 }
+
+#[test]
+fn steps_need_not_stand_in_order_and_paths_link_as_references_do() {
+    let w = Workspace::with(json!({"steps": {
+        "last": {"run": "cat d/* b ./c > last", "inputs": {"i": ["d/*", "./b", "x/../c"]}, "outputs": {"o": "last"}},
+        "c": {"run": "cat b > c", "inputs": {"b": "b"}, "outputs": {"o": "./c"}},
+        "d": {"run": "echo ${matrix.n} > d/${matrix.n}", "matrix": {"n": [2, 1]}, "outputs": {"o": "d/${matrix.n}"}},
+        "b": {"run": "echo b > b", "outputs": {"o": "b"}},
+    }}));
+    w.write("d/0", "0\n");
+    w.run(&["-j", "8"]).ok();
+    assert_eq!(w.read("last"), "0\n1\n2\nb\nb\n");
+    w.run(&[]).ok().all_fresh();
+}
+
+#[test]
+fn an_output_of_an_append_directory_is_no_match() {
+    let w = Workspace::with(json!({"steps": {
+        "log": {"run": "echo 1 > ${outputs.l}/e", "outputs": {"l": {"path": "log/", "append": true}}},
+        "all": {"run": "cat ${inputs.l} /dev/null > all", "inputs": {"l": "log/*"}, "outputs": {"o": "all"}},
+    }}));
+    w.write("log/mine", "mine\n");
+    w.run(&[]).ok();
+    let first = w.read("all");
+    w.run(&[]).ok().all_fresh();
+    assert_eq!(w.read("all"), first, "the second run sees what the first saw");
+}

@@ -306,3 +306,94 @@ fn only_what_is_declared_reaches_a_command() {
         assert!(text.lines().any(|known| known == line), "{line} in {text}");
     }
 }
+
+/// Takes the bytes of every large blob away, or damages them.
+fn lose_blobs(w: &Workspace, damage: bool) {
+    let blobs: Vec<String> = w.tree("cache/objects").into_keys().collect();
+    assert!(!blobs.is_empty());
+    for blob in blobs {
+        let path = w.path("cache/objects").join(blob);
+        if damage { std::fs::write(path, "damaged").unwrap() } else { std::fs::remove_file(path).unwrap() }
+    }
+}
+
+#[test]
+fn lost_bytes_are_made_again_and_a_sample_is_not() {
+    let steps = json!({"steps": {
+        "a": {"run": "seq 30000 | sed s/^/$(cat s)/ > a", "inputs": {"s": "s"}, "outputs": {"o": "a"}},
+        "b": {"run": "tail -n 1 a > b", "inputs": {"a": "a"}, "outputs": {"o": "b"}},
+    }});
+    for damage in [false, true] {
+        let w = Workspace::with(steps.clone());
+        w.write("s", "1");
+        w.run(&[]).ok();
+        let whole = w.read("a");
+        lose_blobs(&w, damage);
+        w.run(&[]).ok().all_fresh();
+        w.remove("a");
+        let run = w.run(&[]).ok().ran(["a"]);
+        assert!(run.node("a")["reason"].as_str().unwrap().contains("missing or damaged"), "{}", run.stdout);
+        assert_eq!(w.read("a"), whole);
+        w.remove("a");
+        w.run(&[]).ok().ran([]).restored(["a"]);
+        // asked for by a dependent that has to run, though nobody else wants it
+        lose_blobs(&w, damage);
+        w.remove("a");
+        w.run(&["b", "--force=b"]).ok().ran(["a", "b"]);
+    }
+    let mut sample = steps;
+    sample["steps"]["a"]["cache"] = "sample".into();
+    let w = Workspace::with(sample);
+    w.write("s", "1");
+    w.run(&[]).ok();
+    lose_blobs(&w, false);
+    w.remove("a");
+    w.run(&["-k"]).exits(1).failed(["a"]).says("--remeasure");
+    assert!(!w.has("a"));
+}
+
+#[test]
+fn equal_nodes_that_fail_both_fail() {
+    let w = Workspace::with(json!({"steps": {
+        "a": {"run": "echo x >> log; exit 1", "outputs": {"o": "a"}},
+        "b": {"run": "echo x >> log; exit 1", "outputs": {"o": "b"}},
+        "c": {"run": "cat b > c", "inputs": {"b": "b"}, "outputs": {"o": "c"}},
+    }}));
+    w.run(&["-k", "-j", "4"]).exits(1).failed(["a", "b"]).skipped(["c"]);
+}
+
+#[test]
+fn a_stage_has_a_time_limit_too() {
+    let w = Workspace::with(json!({
+        "services": {"web": {"uses": "sim.http", "with": {"dir": "www", "faults": [{"match": "*", "delay_ms": 20000}]}}},
+        "steps": {"fetch": {"uses": "http.fetch", "with": {"url": "${services.web.url}/x"}, "timeout": "300ms",
+            "retry": {"max": 0}, "outputs": {"body": "body"}}},
+    }));
+    w.write("www/x", "1");
+    let begun = Instant::now();
+    w.run(&[]).exits(1).failed(["fetch"]).says("timed out after 0.3");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_command_that_runs_out_of_time_is_tried_again() {
+    let w = Workspace::with(json!({"steps": {"a": {
+        "run": "if [ -e once ]; then echo ok > o; else touch once; sleep 30; fi",
+        "timeout": "500ms", "retry": {"max": 1, "backoff": "1ms"}, "outputs": {"o": "o"}}}}));
+    let run = w.run(&[]).ok().ran(["a"]);
+    assert_eq!(run.node("a")["attempts"], 2);
+}
+
+#[test]
+fn every_node_has_a_log_of_its_own() {
+    let w = Workspace::with(json!({"steps": {
+        "a": {"run": "for i in $(seq 30); do echo line $i of ${matrix.n}; done; [ ${matrix.n} != 2 ]", "matrix": {"n": [1, 2]}},
+        "quiet": {"run": "true"},
+    }}));
+    let run = w.run(&["-k"]).exits(1).failed(["a[n=2]"]);
+    let shown: Vec<&str> = run.stderr.lines().filter(|line| line.contains("of 2")).collect();
+    assert!(shown.iter().any(|line| line.contains("line 30 of 2")), "{}", run.stderr);
+    assert_eq!(w.flow(&["log", "output", "a[n=1]"]).ok().stdout.lines().count(), 30);
+    assert_eq!(w.flow(&["log", "output", "a[n=2]"]).ok().stdout.lines().last(), Some("line 30 of 2"));
+    assert_eq!(w.tree("cache/logs").len(), 2, "a silent node has no file");
+}

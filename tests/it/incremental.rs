@@ -281,3 +281,87 @@ fn a_missing_input_fails_and_an_emptied_list_does_not() {
     w.run(&["-k"]).exits(1).failed(["one"]).ran(["many"]).says("input s is not there");
     assert_eq!((w.read("o"), w.read("m")), ("1".into(), String::new()));
 }
+
+/// A small generator: the same numbers on every machine.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+/// A random graph: node `n` takes some nodes before it and a source, and adds its word; empty text makes no file.
+struct Model {
+    words: Vec<String>,
+    from: Vec<Vec<usize>>,
+    sources: Vec<String>,
+}
+
+impl Model {
+    fn workflow(&self) -> Value {
+        let mut steps = json!({});
+        for (n, from) in self.from.iter().enumerate() {
+            let mut inputs = vec![format!("s{}", n % self.sources.len())];
+            inputs.extend(from.iter().map(|other| format!("${{steps.n{other}.o}}")));
+            steps[format!("n{n}")] = json!({
+                "run": format!("cat ${{inputs.i}} > $$ 2>&1; printf %s {} >> $$; if [ -s $$ ]; then mv $$ ${{outputs.o}}; else rm $$; fi", self.words[n])
+                    .replace("$$", &format!("tmp-{n}")),
+                "inputs": {"i": inputs}, "outputs": {"o": {"path": format!("out/n{n}"), "optional": true}},
+            });
+        }
+        json!({"steps": steps})
+    }
+
+    /// What every node must give: a reference in five lines.
+    fn expected(&self) -> Vec<String> {
+        let mut out: Vec<String> = Vec::new();
+        for (n, from) in self.from.iter().enumerate() {
+            let mut text = self.sources[n % self.sources.len()].clone();
+            from.iter().for_each(|other| text.push_str(&out[*other]));
+            out.push(text + self.words[n].trim_matches('\''));
+        }
+        out
+    }
+}
+
+#[test]
+fn random_graphs_and_edits_agree_with_a_reference() {
+    for seed in 1..=2 {
+        let mut dice = Dice(seed);
+        let words = ["''", "a", "b"];
+        let mut model = Model {
+            words: (0..7).map(|_| words[dice.roll(3)].to_owned()).collect(),
+            from: (0..7).map(|n| (0..n).filter(|_| dice.roll(3) == 0).collect()).collect(),
+            sources: vec![String::new(), "x".to_owned(), "y".to_owned()],
+        };
+        let w = Workspace::new();
+        for step in 0..12 {
+            for (n, text) in model.sources.iter().enumerate() {
+                w.write(&format!("s{n}"), text);
+            }
+            w.workflow(model.workflow());
+            let target = format!("+n{}", dice.roll(7));
+            let args: &[&str] = if dice.roll(3) == 0 { &[&target] } else { &[] };
+            w.run(args).ok();
+            w.run(&[]).ok();
+            for (n, text) in model.expected().iter().enumerate() {
+                let path = format!("out/n{n}");
+                let found = if w.has(&path) { w.read(&path) } else { String::new() };
+                assert_eq!(&found, text, "seed {seed}, step {step}, node {n}: {}", model.workflow());
+                assert_eq!(w.has(&path), !text.is_empty(), "seed {seed}, step {step}, node {n}");
+            }
+            w.run(&[]).ok().ran([]).restored([]);
+            let n = dice.roll(7);
+            let path = format!("out/n{n}");
+            match dice.roll(5) {
+                0 => model.sources[n % 3] = ["", "x", "y", "z"][dice.roll(4)].to_owned(),
+                1 => model.words[n] = words[dice.roll(3)].to_owned(),
+                2 if w.has(&path) => drop(w.remove(&path)),
+                3 if w.has(&path) => drop(w.write(&path, "damaged")),
+                _ => model.from[n] = (0..n).filter(|_| dice.roll(2) == 0).collect(),
+            }
+        }
+    }
+}

@@ -513,6 +513,8 @@ impl Job<'_> {
     /// Input files by name, as the stage or command gets them.
     fn files(&self) -> IndexMap<String, Vec<InputFile>> {
         let project = &self.session.project;
+        // a command that runs elsewhere could not find them by a path relative to the root
+        let elsewhere = self.node.action.io().is_some_and(|io| io.cwd.is_some());
         let mut out = IndexMap::new();
         for (input, items) in self.node.inputs.iter().zip(&self.inputs) {
             let files = items
@@ -525,7 +527,8 @@ impl Job<'_> {
                     } else {
                         path.clone()
                     };
-                    InputFile { path: PathBuf::from(path), name }
+                    let path = if elsewhere { project.root.join(path) } else { PathBuf::from(path) };
+                    InputFile { path, name }
                 })
                 .collect();
             out.insert(input.name.clone(), files);

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use serde_json::Value as Json;
 
 use crate::api::InputFile;
-use crate::graph::{Arg, Fill, Late, NodeAction, ServiceIx, ShellPart};
+use crate::graph::{Arg, Fill, Late, NodeAction, ServiceIx, ShellPart, shell_words};
 use crate::model::ServiceField;
 
 /// Where a running service can be reached.
@@ -103,7 +103,7 @@ impl Running {
                 for part in parts {
                     match part {
                         ShellPart::Raw(raw) => text.push_str(raw),
-                        ShellPart::Quoted(value) => text.push_str(&words(&value.fill(self)?)?),
+                        ShellPart::Quoted(value) => text.push_str(&shell_words(&value.fill(self)?)?),
                     }
                 }
                 Ok(shell.iter().cloned().chain([text]).collect())
@@ -112,43 +112,6 @@ impl Running {
     }
 }
 
-/// A value in shell text: each scalar quoted, lists as words.
-fn words(value: &Json) -> Result<String, String> {
-    match value {
-        Json::String(text) => Ok(quoted(text)),
-        Json::Number(number) => Ok(number.to_string()),
-        Json::Bool(flag) => Ok(flag.to_string()),
-        Json::Array(items) => Ok(items.iter().map(words).collect::<Result<Vec<_>, _>>()?.join(" ")),
-        Json::Null => Err("null cannot stand in shell text".to_owned()),
-        Json::Object(_) => Ok(quoted(&value.to_string())),
-    }
-}
-
-fn quoted(text: &str) -> String {
-    let plain = |c: char| {
-        c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ',' | ':' | '=' | '@' | '+' | '%')
-    };
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 fn text_of(path: &PathBuf) -> String {
     path.to_string_lossy().into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn shell_words_are_quoted() {
-        assert_eq!(words(&json!("a/b.c")).unwrap(), "a/b.c");
-        assert_eq!(words(&json!("it's $HOME")).unwrap(), r"'it'\''s $HOME'");
-        assert_eq!(words(&json!(["a b", ""])).unwrap(), "'a b' ''");
-        assert!(words(&json!(null)).is_err());
-    }
 }

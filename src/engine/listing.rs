@@ -64,7 +64,15 @@ impl Listing for Disk {
     }
 
     fn published(&self, path: &str) -> bool {
-        self.published.contains(path)
+        // what lies in a published directory was published with it
+        let mut above = Some(path);
+        while let Some(at) = above {
+            if self.published.contains(at) {
+                return true;
+            }
+            above = at.rsplit_once('/').map(|(parent, _)| parent);
+        }
+        false
     }
 
     fn env(&self, name: &str) -> Option<String> {

@@ -7,7 +7,7 @@ use super::facts::{FactFinder, Outputs};
 use super::options::RunOptions;
 use super::project::Project;
 use crate::error::Result;
-use crate::graph::{NodeIx, Selection, select};
+use crate::graph::{Item, NodeIx, Selection, select};
 use crate::model::Artifact;
 
 /// What would become of a node.
@@ -119,6 +119,18 @@ pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selec
             };
             out[ix].status = Some(PlanStatus::MayRun);
             out[ix].reason = Some(format!("{} {verb}", project.graph.nodes[*producer].id));
+            continue;
+        }
+        // what lies in a directory is known once all of it is there
+        let away =
+            |p: &&NodeIx| matches!(out[**p].status, Some(PlanStatus::WouldRestore | PlanStatus::WouldCheck));
+        let inside = node.inputs.iter().flat_map(|input| &input.items).find_map(|item| match item {
+            Item::Source { inside, .. } => inside.iter().find(away),
+            _ => None,
+        });
+        if let Some(producer) = inside {
+            out[ix].status = Some(PlanStatus::MayRun);
+            out[ix].reason = Some(format!("{} is not in place", project.graph.nodes[*producer].id));
             continue;
         }
         let mut seen = Foreseen::default();

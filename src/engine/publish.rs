@@ -30,6 +30,12 @@ impl From<Error> for PlaceError {
 
 /// Publishes what an attempt made. `artifacts` are the stored contents of `made`.
 pub(super) fn publish(session: &Session, node: &Node, made: &[Made], artifacts: &[Artifact]) -> Result<()> {
+    // a conflict is found before anything is moved
+    for (output, artifact) in node.outputs.iter().zip(artifacts).filter(|(output, _)| output.append) {
+        for (name, entry) in entries(&session.project, artifact)? {
+            already(session, output, &session.project.root.join(&output.path).join(&name), &name, &entry)?;
+        }
+    }
     for (index, output) in node.outputs.iter().enumerate() {
         one(session, node, output, &made[index], &artifacts[index])?;
         if index + 1 < node.outputs.len() {
@@ -88,36 +94,23 @@ pub(super) fn restore(
         let output = &node.outputs[index];
         let place = session.project.root.join(&output.path);
         let mut moves = Vec::new();
-        let wanted: Vec<(PathBuf, Artifact)> = if output.append {
-            let entries = entries(&session.project, &artifacts[index])?;
+        if output.append {
             let mut wanted = Vec::new();
-            for (name, entry) in entries {
+            for (name, entry) in entries(&session.project, &artifacts[index])? {
                 let target = place.join(&name);
                 if !already(session, output, &target, &name, &entry)? {
-                    wanted.push((target, entry));
+                    wanted.push((name, target, entry));
                 }
             }
-            wanted
-        } else if artifacts[index] == Artifact::Absent {
-            Vec::new()
-        } else {
-            vec![(place, artifacts[index].clone())]
-        };
-        for (n, (target, artifact)) in wanted.into_iter().enumerate() {
-            let from = scratch.join(format!("restore-{index}-{n}"));
-            fs::create_dir_all(scratch).map_err(|e| Error::io("create", scratch, e))?;
-            files::remove_any(&from).map_err(|e| Error::io("remove", &from, e))?;
-            match session.project.store.restore(&artifact, &from) {
-                Ok(()) => moves.push((from, target, artifact)),
-                Err(RestoreError::Missing(_) | RestoreError::Corrupt(_)) => {
-                    return Err(PlaceError::Lost(output.path.clone()));
-                }
-                Err(other) => {
-                    return Err(
-                        Error::environment(format!("failed to restore {}: {other}", output.path)).into()
-                    );
-                }
+            // an entry that is a directory is known only as a part of the whole
+            if !wanted.is_empty() {
+                let from = fetch(session, output, &artifacts[index], scratch, index)?;
+                moves
+                    .extend(wanted.into_iter().map(|(name, target, entry)| (from.join(name), target, entry)));
             }
+        } else if artifacts[index] != Artifact::Absent {
+            let from = fetch(session, output, &artifacts[index], scratch, index)?;
+            moves.push((from, place, artifacts[index].clone()));
         }
         ready.push((index, moves));
     }
@@ -136,6 +129,26 @@ pub(super) fn restore(
         self::record(session, node, output, artifact)?;
     }
     Ok(())
+}
+
+/// Brings an output's bytes to scratch.
+fn fetch(
+    session: &Session,
+    output: &Output,
+    artifact: &Artifact,
+    scratch: &Path,
+    index: usize,
+) -> std::result::Result<PathBuf, PlaceError> {
+    let from = scratch.join(format!("restore-{index}"));
+    fs::create_dir_all(scratch).map_err(|e| Error::io("create", scratch, e))?;
+    files::remove_any(&from).map_err(|e| Error::io("remove", &from, e))?;
+    match session.project.store.restore(artifact, &from) {
+        Ok(()) => Ok(from),
+        Err(RestoreError::Missing(_) | RestoreError::Corrupt(_)) => {
+            Err(PlaceError::Lost(output.path.clone()))
+        }
+        Err(other) => Err(Error::environment(format!("failed to restore {}: {other}", output.path)).into()),
+    }
 }
 
 /// Claims in the workspace state what is in place already.

@@ -90,9 +90,17 @@ pub fn orphans(project: &Project) -> Vec<String> {
     let mine = project.name();
     let others: BTreeSet<&str> =
         rows.iter().filter(|row| row.workflow != mine).map(|row| row.path.as_str()).collect();
+    let declared = |path: &str| {
+        let made = &project.graph.made_by;
+        let inside = format!("{path}/");
+        let above = std::iter::successors(Some(path), |at| at.rsplit_once('/').map(|(parent, _)| parent));
+        // the file became a directory of that name, or the other way round
+        above.into_iter().any(|at| made.contains_key(at))
+            || made.keys().any(|known| known.starts_with(&inside))
+    };
     rows.iter()
         .filter(|row| row.workflow == mine && !row.append)
-        .filter(|row| !project.graph.made_by.contains_key(&row.path) && !others.contains(row.path.as_str()))
+        .filter(|row| !declared(&row.path) && !others.contains(row.path.as_str()))
         .filter(|row| std::fs::symlink_metadata(project.root.join(&row.path)).is_ok())
         .map(|row| row.path.clone())
         .collect()

@@ -230,9 +230,13 @@ impl Linker<'_> {
             out.push(input);
         }
         let node = &graph.nodes[ix];
-        if let NodeAction::Argv { .. } = node.action {
+        if let NodeAction::Argv { io, .. } = &node.action {
             for (place, text) in &draft.argv {
-                let path = normal(text);
+                // the command reads it from where it runs
+                let path = match &io.cwd {
+                    Some(cwd) if !text.starts_with('/') => normal(&format!("{cwd}/{text}")),
+                    _ => normal(text),
+                };
                 if path.is_empty() || path == "." || node.outputs.iter().any(|o| o.path == path) {
                     continue;
                 }

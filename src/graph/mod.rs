@@ -21,4 +21,4 @@ pub use node::{
 };
 pub use pattern::{Entry, Listing, NoFiles, Pattern, Piece};
 pub use select::{Selection, matcher, one, select, select_all};
-pub use value::{Fill, Identity, Late, Seg, Text, Value};
+pub use value::{Fill, Identity, Late, Seg, Text, Value, shell_words};

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use petgraph::graph::DiGraph;
 
-use super::{Identity, Text, Value};
-use crate::base::canonical;
+use super::{Fill, Identity, Text, Value, shell_words};
 use crate::model::{Policy, Probe, Resources, Retry, SourceId, Span, StepResources, Tool};
 
 /// Which node, as an index into [`Graph::nodes`].
@@ -311,14 +310,11 @@ impl Arg {
 }
 
 impl ShellPart {
-    /// As it stands in keys, between quotes where it is inserted.
+    /// As it stands in keys. Equal texts are equal commands: references are told from raw text, in which `${` is escaped.
     pub fn identity(&self) -> String {
         match self {
-            Self::Raw(text) => text.clone(),
-            Self::Quoted(value) => match value.identity() {
-                serde_json::Value::String(text) => format!("'{text}'"),
-                other => canonical::to_string(&other),
-            },
+            Self::Raw(text) => Identity.literal(text),
+            Self::Quoted(value) => shell_words(&value.identity()).unwrap_or_default(),
         }
     }
 }

@@ -141,13 +141,17 @@ impl Pattern {
             out.pop();
         }
         if dir {
-            out.push(ANYTHING);
+            out.push(BELOW);
         }
         out
     }
 
     /// Whether a path of the given [`shape`](Self::shape) could match.
     pub fn can_meet(&self, shape: &[u32]) -> bool {
+        // a directory: itself, or what lies in it
+        if let [path @ .., BELOW] = shape {
+            return self.can_meet(path) || self.can_meet(&[path, &['/' as u32, ANYTHING]].concat());
+        }
         let other: Vec<Token> = shape
             .iter()
             .map(|&c| {
@@ -226,6 +230,8 @@ impl Pattern {
 }
 
 const ANYTHING: u32 = u32::MAX;
+/// The mark at the end of a directory's shape.
+const BELOW: u32 = ANYTHING - 1;
 
 /// Text form of a path: no `./`, no doubled or trailing slashes, `a/../b` is `b`.
 pub fn normal(path: &str) -> String {

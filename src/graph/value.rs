@@ -96,6 +96,10 @@ impl Late {
 
 /// How late parts are filled in.
 pub trait Fill {
+    /// Known text as it stands in the result.
+    fn literal(&self, text: &str) -> String {
+        text.to_owned()
+    }
     /// Text of a late part.
     fn late(&self, late: &Late) -> Result<String, String>;
     /// A list-valued late part (`.urls`), if this is one.
@@ -114,6 +118,10 @@ pub trait Fill {
 pub struct Identity;
 
 impl Fill for Identity {
+    /// As it would be written: never taken for a reference.
+    fn literal(&self, text: &str) -> String {
+        text.replace("${", "$${")
+    }
     fn late(&self, late: &Late) -> Result<String, String> {
         Ok(late.identity())
     }
@@ -121,6 +129,7 @@ impl Fill for Identity {
         identity.to_owned()
     }
     fn secret(&self, name: &str, format: &str) -> Result<serde_json::Value, String> {
+        let format = self.literal(format);
         Ok(serde_json::Value::String(format.replacen("{}", &format!("${{secret.{name}}}"), 1)))
     }
     fn paths(&self, input: &str, _list: bool) -> Result<serde_json::Value, String> {
@@ -151,7 +160,7 @@ impl Text {
         let mut out = String::new();
         for seg in &self.0 {
             match seg {
-                Seg::Lit(text) => out.push_str(text),
+                Seg::Lit(text) => out.push_str(&with.literal(text)),
                 Seg::Aliased { value, identity } => out.push_str(&with.aliased(value, identity)),
                 Seg::Late(late) => out.push_str(&with.late(late)?),
             }
@@ -245,5 +254,43 @@ impl Text {
                 visit(late);
             }
         }
+    }
+}
+
+/// A value in shell text: each scalar quoted, lists as words.
+pub fn shell_words(value: &serde_json::Value) -> Result<String, String> {
+    use serde_json::Value as Json;
+    match value {
+        Json::String(text) => Ok(quoted(text)),
+        Json::Number(number) => Ok(number.to_string()),
+        Json::Bool(flag) => Ok(flag.to_string()),
+        Json::Array(items) => Ok(items.iter().map(shell_words).collect::<Result<Vec<_>, _>>()?.join(" ")),
+        Json::Null => Err("null cannot stand in shell text".to_owned()),
+        Json::Object(_) => Ok(quoted(&value.to_string())),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let plain = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ',' | ':' | '=' | '@' | '+' | '%')
+    };
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn shell_words_are_quoted() {
+        assert_eq!(shell_words(&json!("a/b.c")).unwrap(), "a/b.c");
+        assert_eq!(shell_words(&json!("it's $HOME")).unwrap(), r"'it'\''s $HOME'");
+        assert_eq!(shell_words(&json!(["a b", ""])).unwrap(), "'a b' ''");
+        assert!(shell_words(&json!(null)).is_err());
     }
 }

@@ -78,6 +78,13 @@ pub struct InputFact {
     pub digest: Digest,
 }
 
+/// The places of `names` in the order of the names: in what order a file declares them decides nothing.
+fn by_name(names: impl Iterator<Item = String>) -> Vec<usize> {
+    let mut named: Vec<(String, usize)> = names.enumerate().map(|(index, name)| (name, index)).collect();
+    named.sort();
+    named.into_iter().map(|(_, index)| index).collect()
+}
+
 /// Walks a node's manifest. Without facts, only what the graph itself knows (`plan_digest`).
 pub fn walk(graph: &Graph, node: &Node, facts: Option<&Facts>, visit: &mut dyn Visitor) {
     visit.component("format", FORMAT);
@@ -122,19 +129,21 @@ pub fn walk(graph: &Graph, node: &Node, facts: Option<&Facts>, visit: &mut dyn V
         };
         visit.component(&format!("pass_env.{name}"), &value);
     }
-    for (index, tool) in node.tools.iter().enumerate() {
+    for index in by_name(node.tools.iter().map(tool_name)) {
+        let tool = &node.tools[index];
         let identity = facts.map_or("", |facts| facts.tools[index].as_str());
         visit.component(&format!("tool.{}", tool_name(tool)), identity);
     }
-    for (index, service) in node.services.iter().enumerate() {
-        let service = &graph.services[*service];
+    for index in by_name(node.services.iter().map(|service| graph.services[*service].id.clone())) {
+        let service = &graph.services[node.services[index]];
         let identity = match facts {
             Some(facts) => facts.services[index].to_string(),
             None => service_definition(service).to_string(),
         };
         visit.component(&format!("service.{}", service.id), &identity);
     }
-    for output in &node.outputs {
+    for index in by_name(node.outputs.iter().map(|output| output.name.clone())) {
+        let output = &node.outputs[index];
         let mut flags = vec![if output.dir { "directory" } else { "file" }];
         flags.extend(output.append.then_some("append"));
         flags.extend(output.optional.then_some("optional"));
@@ -145,7 +154,8 @@ pub fn walk(graph: &Graph, node: &Node, facts: Option<&Facts>, visit: &mut dyn V
     if let Some(hardware) = facts.and_then(|facts| facts.hardware.as_ref()) {
         visit.component("hardware", hardware);
     }
-    for (index, input) in node.inputs.iter().enumerate() {
+    for index in by_name(node.inputs.iter().map(|input| input.name.clone())) {
+        let input = &node.inputs[index];
         let shape = if input.list { "list" } else { "one" };
         match facts {
             Some(facts) => {

@@ -43,27 +43,63 @@ pub struct Change {
     pub new: Option<String>,
 }
 
-/// Components that differ, in the order of the new manifest, gone ones last.
+/// Components that differ, in the order of the new manifest, gone ones last, then inputs whose files stand in another order.
+/// Empty only if both are equal: of components with one name (files outside the root), each is compared with its own place.
 pub fn changes(old: &Components, new: &Components) -> Vec<Change> {
-    let before: BTreeMap<&str, &str> = old.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let now: BTreeMap<&str, &str> = new.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let (old, new) = (numbered(old), numbered(new));
+    let before: BTreeMap<Place<'_>, &str> = old.iter().copied().collect();
+    let now: BTreeMap<Place<'_>, &str> = new.iter().copied().collect();
     let mut out = Vec::new();
-    for (name, text) in new {
-        match before.get(name.as_str()) {
+    for (place, text) in &new {
+        match before.get(place) {
             Some(old) if old == text => {}
             old => out.push(Change {
-                component: name.clone(),
+                component: place.0.to_owned(),
                 old: old.map(|text| (*text).to_owned()),
-                new: Some(text.clone()),
+                new: Some((*text).to_owned()),
             }),
         }
     }
-    for (name, text) in old {
-        if !now.contains_key(name.as_str()) {
-            out.push(Change { component: name.clone(), old: Some(text.clone()), new: None });
+    for (place, text) in &old {
+        if !now.contains_key(place) {
+            let component = place.0.to_owned();
+            out.push(Change { component, old: Some((*text).to_owned()), new: None });
+        }
+    }
+    let order = |all: &[(Place<'_>, &str)], other: &BTreeMap<Place<'_>, &str>| {
+        let mut order: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (place, _) in all.iter().filter(|(place, _)| other.contains_key(place)) {
+            let (group, name) = place.0.split_once(": ").unwrap_or(("", place.0));
+            order.entry(group.to_owned()).or_default().push(name.to_owned());
+        }
+        order
+    };
+    let new_order = order(&new, &before);
+    for (group, old) in order(&old, &now) {
+        if new_order.get(&group) != Some(&old) {
+            out.push(Change {
+                component: format!("order.{}", group.trim_start_matches("input.")),
+                old: Some(old.join("\n")),
+                new: new_order.get(&group).map(|order| order.join("\n")),
+            });
         }
     }
     out
+}
+
+/// A component's name, and which of that name it is.
+type Place<'c> = (&'c str, usize);
+
+fn numbered(components: &Components) -> Vec<(Place<'_>, &str)> {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    components
+        .iter()
+        .map(|(name, text)| {
+            let count = seen.entry(name).or_default();
+            *count += 1;
+            ((name.as_str(), *count), text.as_str())
+        })
+        .collect()
 }
 
 impl fmt::Display for Change {
@@ -80,6 +116,7 @@ impl fmt::Display for Change {
                 Some((input, path)) => write!(f, "input {input}: {path} {verb}"),
                 None => write!(f, "input {name}: number of files {verb}"),
             },
+            "order" => write!(f, "input {name}: order of files {verb}"),
             "with" => write!(f, "parameter {name} {verb}"),
             "env" | "pass_env" => write!(f, "environment variable {name} {verb}"),
             "tool" => write!(f, "tool {name} {verb}"),
@@ -188,6 +225,28 @@ mod tests {
             input all: gone.csv removed"#]]
         .assert_eq(&text.join("\n"));
         assert!(changes(&new, &new).is_empty());
+    }
+
+    #[test]
+    fn order_and_repeated_names_are_seen() {
+        let files = |list: &[(&str, &str)]| {
+            let list: Vec<_> =
+                list.iter().map(|(k, v)| (format!("input.in: {k}"), (*v).to_owned())).collect();
+            [vec![("input.in".to_owned(), "list 2".to_owned())], list].concat()
+        };
+        let text = |old: &[(&str, &str)], new: &[(&str, &str)]| -> Vec<String> {
+            changes(&files(old), &files(new)).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            text(&[("a", "1"), ("b", "2")], &[("b", "2"), ("a", "1")]),
+            ["input in: order of files changed"]
+        );
+        assert_eq!(text(&[("f", "1"), ("f", "2")], &[("f", "2"), ("f", "2")]), ["input in changed (f)"]);
+        assert_eq!(text(&[("f", "1"), ("f", "2")], &[("f", "1")]), ["input in: f removed"]);
+        assert_eq!(
+            text(&[("a", "1"), ("b", "2")], &[("a", "1"), ("c", "3"), ("b", "2")]),
+            ["input in: c added"]
+        );
     }
 
     #[test]

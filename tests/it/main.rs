@@ -2,4 +2,9 @@
 
 mod support;
 
+mod explain;
 mod first_run;
+mod graph;
+mod incremental;
+mod outputs;
+mod policies;

@@ -87,28 +87,24 @@ pub(super) fn restore(
     for &index in only {
         let output = &node.outputs[index];
         let place = session.project.root.join(&output.path);
+        let from = scratch.join(format!("restore-{index}"));
         let mut moves = Vec::new();
-        let wanted: Vec<(PathBuf, Artifact)> = if output.append {
-            let entries = entries(&session.project, &artifacts[index])?;
-            let mut wanted = Vec::new();
-            for (name, entry) in entries {
+        if output.append {
+            for (name, entry) in entries(&session.project, &artifacts[index])? {
                 let target = place.join(&name);
                 if !already(session, output, &target, &name, &entry)? {
-                    wanted.push((target, entry));
+                    moves.push((from.join(&name), target, entry));
                 }
             }
-            wanted
-        } else if artifacts[index] == Artifact::Absent {
-            Vec::new()
-        } else {
-            vec![(place, artifacts[index].clone())]
-        };
-        for (n, (target, artifact)) in wanted.into_iter().enumerate() {
-            let from = scratch.join(format!("restore-{index}-{n}"));
+        } else if artifacts[index] != Artifact::Absent {
+            moves.push((from.clone(), place, artifacts[index].clone()));
+        }
+        if !moves.is_empty() {
             fs::create_dir_all(scratch).map_err(|e| Error::io("create", scratch, e))?;
             files::remove_any(&from).map_err(|e| Error::io("remove", &from, e))?;
-            match session.project.store.restore(&artifact, &from) {
-                Ok(()) => moves.push((from, target, artifact)),
+            // of an append directory too all that the node contributes: the store knows its entries by the whole
+            match session.project.store.restore(&artifacts[index], &from) {
+                Ok(()) => {}
                 Err(RestoreError::Missing(_) | RestoreError::Corrupt(_)) => {
                     return Err(PlaceError::Lost(output.path.clone()));
                 }

@@ -3,4 +3,5 @@
 mod support;
 
 mod first_run;
+mod freshness;
 mod inferencemax;

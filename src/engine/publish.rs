@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Made;
 use super::evaluate::{artifacts_of, entries};
+use super::retention;
 use super::session::Session;
 use crate::base::files::{self, Stat};
 use crate::base::{clock, failpoint};
@@ -92,7 +93,8 @@ pub(super) fn restore(
         if output.append {
             for (name, entry) in entries(&session.project, &artifacts[index])? {
                 let target = place.join(&name);
-                if !already(session, output, &target, &name, &entry)? {
+                let removed = retention::is_removed(&session.project, &format!("{}/{name}", output.path));
+                if !removed && !already(session, output, &target, &name, &entry)? {
                     moves.push((from.join(&name), target, entry));
                 }
             }
@@ -238,7 +240,9 @@ fn record(session: &Session, node: &Node, output: &Output, artifact: &Artifact) 
     let rows = if output.append {
         entries(project, artifact)?
             .into_iter()
-            .map(|(name, entry)| row(format!("{}/{name}", output.path), &entry))
+            .map(|(name, entry)| (format!("{}/{name}", output.path), entry))
+            .filter(|(path, _)| !retention::is_removed(project, path))
+            .map(|(path, entry)| row(path, &entry))
             .collect()
     } else if *artifact == Artifact::Absent {
         project.workspace.unclaim(&output.path, project.name());

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod compare;
 mod first_run;
 mod freshness;
 mod inferencemax;

@@ -6,3 +6,4 @@ mod compare;
 mod first_run;
 mod freshness;
 mod inferencemax;
+mod shipped;

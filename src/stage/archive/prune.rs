@@ -84,9 +84,10 @@ impl Stage for Prune {
                 \n\
                 A version is a directory that holds a metadata.json; everything else in 'directory' is left alone and listed. The 'keep'\n\
                 newest by modification time of the directory stay (of equally old ones the later name), so do those in 'keep_ids', those\n\
-                that a step contributes now, and those in the input 'current'. What it removes is not made or restored again. Order it after the step that makes versions with 'needs'. The policy is never: it runs\n\
-                whenever it is selected. Report: dry_run, removed, kept (name, reason: newest, current or keep_ids), missing (keep_ids\n\
-                that are not there), ignored.",
+                that a step contributes now, and those in the input 'current'. What it removed counts as in place: nothing makes or\n\
+                restores it again. Order it after the step that makes versions with 'needs'. The policy is never: it runs whenever it is\n\
+                selected. Report: dry_run, removed, kept (name, reason: newest, current or keep_ids), missing (keep_ids that are not\n\
+                there), ignored.",
             params: schemars::schema_for!(Params),
             inputs: vec![InputPort {
                 name: "current",

@@ -24,7 +24,7 @@ fn every_workflow_passes_the_check_with_each_of_its_profiles() {
     assert!(workflows().len() >= 4);
     for file in workflows() {
         let check = w.flow(&["check", &file]).ok();
-        assert!(check.stderr.is_empty(), "{file}: {}", check.stderr);
+        assert!(check.stderr.starts_with(&format!("{file}: ok, ")), "{}", check.stderr);
         let json = w.json(&file);
         assert_eq!(json["$schema"], "../schemas/workflow.schema.json", "{file}");
         assert!(json["description"].is_string(), "{file}");
@@ -77,7 +77,6 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
         .collect();
     assert!(top.iter().all(|name| ["workflows", "out", "cache"].contains(&name.as_str())), "{top:?}");
     w.run_file("workflows/full.json", &[]).ok().all_fresh();
-    w.run_file("workflows/full.json", &["--frozen"]).ok();
 
     // each by itself makes the same
     for file in ["workflows/inferencemax.json", "workflows/inferencemax-api.json"] {

@@ -76,6 +76,11 @@ pub enum Event {
     },
     /// A node's outcome is known.
     NodeFinished(NodeReport),
+    /// Every selected node is fresh, known without looking at each: instead of their `node_finished`.
+    AllFresh {
+        /// How many.
+        nodes: usize,
+    },
     /// A service is being started.
     ServiceStarting {
         /// Service id.

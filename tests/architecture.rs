@@ -29,6 +29,8 @@ struct Source {
     /// Relative to `src`, e.g. `engine/plan.rs`.
     path: PathBuf,
     text: String,
+    /// Declared under `#[cfg(test)]`, or below a module that is.
+    test: bool,
 }
 
 fn sources() -> Vec<Source> {
@@ -42,12 +44,17 @@ fn sources() -> Vec<Source> {
                 open.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                found.push(Source { path: path.strip_prefix(&root).unwrap().to_owned(), text });
+                found.push(Source { path: path.strip_prefix(&root).unwrap().to_owned(), text, test: false });
             }
         }
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
     assert!(found.len() > 20, "the tree was found");
+    let tests: Vec<PathBuf> = found.iter().flat_map(|s| test_modules(&s.path, &s.text)).collect();
+    for source in &mut found {
+        let module = source.path.with_extension("");
+        source.test = tests.iter().any(|test| module.starts_with(test));
+    }
     found
 }
 
@@ -56,6 +63,17 @@ fn without_tests(text: &str) -> &str {
     let tests =
         Regex::new(r"(?m)^#\[cfg\(test\)\]\n(?:#\[[^\n]*\n)*(?:pub(?:\([a-z: ]+\))? )?mod \w+ \{").unwrap();
     tests.find(text).map_or(text, |found| &text[..found.start()])
+}
+
+/// The modules in files of their own that `file` declares for tests only, relative to `src` and without `.rs`.
+fn test_modules(file: &Path, text: &str) -> Vec<PathBuf> {
+    let declared =
+        Regex::new(r"(?m)^#\[cfg\(test\)\]\n(?:#\[[^\n]*\n)*(?:pub(?:\([a-z: ]+\))? )?mod (\w+);").unwrap();
+    let dir = match file.file_name().unwrap().to_str().unwrap() {
+        "mod.rs" | "lib.rs" | "main.rs" => file.parent().unwrap().to_owned(),
+        _ => file.with_extension(""),
+    };
+    declared.captures_iter(text).map(|found| dir.join(&found[1])).collect()
 }
 
 /// The text without comments, so that a doc link is no import.
@@ -125,7 +143,7 @@ fn check(faults: Vec<String>) {
 fn a_layer_imports_only_layers_before_it() {
     let place = |name: &str| ORDER.iter().position(|layer| *layer == name);
     let mut faults = Vec::new();
-    for source in sources() {
+    for source in sources().into_iter().filter(|source| !source.test) {
         let Some(own) = layer(&source.path) else { continue };
         let Some(own_place) = place(&own) else {
             faults.push(format!("src/{}: '{own}' is no layer", source.path.display()));
@@ -164,7 +182,7 @@ fn every_file_says_its_job_in_its_first_line() {
 #[test]
 fn no_file_is_too_long() {
     let mut faults = Vec::new();
-    for source in sources() {
+    for source in sources().into_iter().filter(|source| !source.test) {
         let lines = without_tests(&source.text).lines().count();
         let most = if source.path == Path::new("main.rs") { MAIN_LONGEST } else { LONGEST };
         if lines > most {
@@ -203,6 +221,12 @@ fn the_rules_see_what_they_should() {
     assert_eq!(names("my_crate::x(); other::crate_::y; $crate::z!()", 2), "");
     assert_eq!(without_tests("a\n#[cfg(test)]\nmod tests {\nuse crate::cli::X;\n}\n"), "a\n");
     assert_eq!(without_tests("#[cfg(test)]\nmod harness;\nb\n"), "#[cfg(test)]\nmod harness;\nb\n");
+    let test_modules = |file: &str| {
+        let text = "mod a;\n#[cfg(test)]\nmod b;\n#[cfg(test)]\n#[allow(x)]\npub(crate) mod c;\n#[cfg(test)]\nmod d {}\n";
+        test_modules(Path::new(file), text).iter().map(|m| m.display().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(test_modules("front/mod.rs"), ["front/b", "front/c"]);
+    assert_eq!(test_modules("front/load.rs"), ["front/load/b", "front/load/c"]);
     assert_eq!(without_comments("/// [`crate::cli`]\nx"), "\nx");
     assert_eq!(
         (depth(Path::new("event.rs")), depth(Path::new("key/mod.rs")), depth(Path::new("key/a.rs"))),

@@ -99,6 +99,11 @@ fn run(cli: Cli, printer: Arc<Printer>, build: Option<Build>) -> Result<ExitCode
 }
 
 impl App {
+    /// The program brings its own workflow.
+    pub(super) fn embedded(&self) -> bool {
+        self.build.is_some()
+    }
+
     /// The cache directory.
     pub(super) fn cache(&self) -> PathBuf {
         self.root.join(self.cli.global.cache_dir(std::env::var_os("FLOW_CACHE")))

@@ -63,6 +63,11 @@ impl FactFinder {
         }
     }
 
+    /// Every path that was looked at, with what was there.
+    pub(super) fn seen(&self) -> Vec<(PathBuf, Option<Arc<Content>>)> {
+        lock(&self.contents).iter().map(|(path, content)| (path.clone(), content.clone())).collect()
+    }
+
     /// A path was written, or seen to change: look again.
     pub(super) fn forget(&self, path: &Path) {
         lock(&self.contents).remove(path);

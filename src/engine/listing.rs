@@ -1,8 +1,11 @@
 //! What expansion may see of the workspace: directories, published paths, the environment.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::certificate::{self, Asked};
+use crate::base::files::Stat;
 use crate::graph::{Entry, Listing};
 
 /// The real file system below a workspace root.
@@ -12,12 +15,18 @@ pub(super) struct Disk {
     cache: Option<String>,
     /// Paths that an earlier run published for a step of one of this graph's files.
     published: HashSet<String>,
+    asked: RefCell<Asked>,
 }
 
 impl Disk {
     pub(super) fn new(root: &Path, cache: &Path, published: HashSet<String>) -> Self {
         let cache = cache.strip_prefix(root).ok().map(|path| path.to_string_lossy().into_owned());
-        Self { root: root.to_owned(), cache, published }
+        Self { root: root.to_owned(), cache, published, asked: RefCell::default() }
+    }
+
+    /// Everything that was asked of it.
+    pub(super) fn into_asked(self) -> Asked {
+        self.asked.into_inner()
     }
 
     fn absolute(&self, path: &str) -> PathBuf {
@@ -27,6 +36,9 @@ impl Disk {
 
 impl Listing for Disk {
     fn list(&self, dir: &str) -> Vec<Entry> {
+        // the stat comes first: what changes while the directory is read makes it differ later
+        let stat = Stat::following(&self.absolute(dir)).ok();
+        self.asked.borrow_mut().dirs.insert(dir.to_owned(), stat);
         let Ok(entries) = std::fs::read_dir(self.absolute(dir)) else { return Vec::new() };
         entries
             .flatten()
@@ -40,11 +52,15 @@ impl Listing for Disk {
     }
 
     fn is_file(&self, path: &str) -> bool {
-        self.absolute(path).is_file()
+        let there = self.absolute(path).is_file();
+        self.asked.borrow_mut().files.insert(path.to_owned(), there);
+        there
     }
 
     fn is_dir(&self, path: &str) -> bool {
-        self.absolute(path).is_dir()
+        let there = self.absolute(path).is_dir();
+        self.asked.borrow_mut().is_dir.insert(path.to_owned(), there);
+        there
     }
 
     fn published(&self, path: &str) -> bool {
@@ -52,6 +68,7 @@ impl Listing for Disk {
     }
 
     fn env(&self, name: &str) -> Option<String> {
+        self.asked.borrow_mut().env.insert(name.to_owned(), certificate::environment(name));
         std::env::var(name).ok()
     }
 

@@ -7,6 +7,8 @@
 
 mod attach;
 mod attempt;
+mod certificate;
+mod certify;
 mod clean;
 mod collect;
 mod command;
@@ -27,10 +29,12 @@ mod services;
 mod session;
 
 pub use attach::{exec, on_finish, up};
+pub use certificate::{Certified, path as certificate_path, valid as certified};
+pub use certify::run_certified;
 pub use clean::{CleanReport, clean};
 pub use options::{Force, Restore, RunOptions, RunSummary};
 pub use plan::{PlanStatus, PlannedNode, plan};
 pub use project::{OpenRequest, Project, locked};
 pub use query::{Explanation, NodeListing, Why, explain, list, orphans, source_key, why};
 pub use run::run;
-pub use session::{Interrupts, Session};
+pub use session::{Interrupts, Session, new_run_id};

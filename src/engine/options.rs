@@ -1,5 +1,6 @@
 //! What a run is asked to do, and what it answers. Unaware of how.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::digest::Digest;
@@ -24,6 +25,8 @@ pub struct RunOptions {
     pub restore: Option<Restore>,
     /// Do not wait for another run of this workspace.
     pub no_wait: bool,
+    /// Where a certificate goes if there was nothing to do, and files besides the workflow's that decided what to run.
+    pub certificate: Option<(PathBuf, Vec<PathBuf>)>,
 }
 
 impl Default for RunOptions {
@@ -37,6 +40,7 @@ impl Default for RunOptions {
             offline: false,
             restore: None,
             no_wait: false,
+            certificate: None,
         }
     }
 }

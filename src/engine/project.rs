@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::certificate::Asked;
 use super::listing::Disk;
 use crate::api::Catalog;
+use crate::base::clock;
 use crate::base::digest::Digest;
 use crate::error::{Error, Result};
 use crate::front::{self, LoadRequest, Loaded};
@@ -36,6 +38,10 @@ pub struct Project {
     pub store: Arc<Store>,
     /// The workspace's state.
     pub workspace: Arc<Workspace>,
+    /// What expansion asked of directories and environment.
+    pub(super) asked: Asked,
+    /// When it was opened, ns since 1970.
+    pub(super) opened_ns: i64,
 }
 
 impl Project {
@@ -47,19 +53,13 @@ impl Project {
 
     /// Opens a workflow that was declared already.
     pub fn with_loaded(loaded: Loaded, root: &Path, cache: Option<&Path>, catalog: &Catalog) -> Result<Self> {
+        let opened_ns = clock::now_ns();
         let root = root.canonicalize().map_err(|e| Error::io("open the workspace", root, e))?;
         let cache = cache.map_or_else(|| root.join("cache"), |dir| root.join(dir));
         let store = Arc::new(Store::open(&cache)?);
         let workspace = Arc::new(Workspace::open(&store, &root)?);
-        let graph = expand_in(&loaded, &root, &store, &workspace, catalog)?;
-        Ok(Self { root, loaded, catalog: catalog.clone(), graph, store, workspace })
-    }
-
-    /// Expands again: after a wait for another run, directories may have changed.
-    pub fn refresh(&mut self) -> Result<()> {
-        self.workspace = Arc::new(Workspace::open(&self.store, &self.root)?);
-        self.graph = expand_in(&self.loaded, &self.root, &self.store, &self.workspace, &self.catalog)?;
-        Ok(())
+        let (graph, asked) = expand_in(&loaded, &root, &store, &workspace, catalog)?;
+        Ok(Self { root, loaded, catalog: catalog.clone(), graph, store, workspace, asked, opened_ns })
     }
 
     /// The root workflow file's name: whose rows of the workspace state are meant.
@@ -79,7 +79,7 @@ fn expand_in(
     store: &Store,
     workspace: &Workspace,
     catalog: &Catalog,
-) -> Result<Graph> {
+) -> Result<(Graph, Asked)> {
     let files: HashSet<&str> = loaded.sources.0.iter().map(|source| source.name.as_str()).collect();
     let published: HashSet<String> = workspace
         .published()
@@ -88,7 +88,13 @@ fn expand_in(
         .map(|row| row.path)
         .collect();
     let listing = Disk::new(root, store.dir(), published);
-    expand(&Expansion { workflow: &loaded.workflow, sources: &loaded.sources, catalog, listing: &listing })
+    let graph = expand(&Expansion {
+        workflow: &loaded.workflow,
+        sources: &loaded.sources,
+        catalog,
+        listing: &listing,
+    })?;
+    Ok((graph, listing.into_asked()))
 }
 
 /// Takes the lock that every writing command holds; waits, or with `no_wait` fails with exit code 4.

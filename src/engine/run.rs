@@ -1,28 +1,31 @@
 //! The run: evaluates nodes whose producers are done, hands jobs to threads, takes their results, until nothing is left to do.
 
+mod bytes;
+mod demand;
+mod evaluate;
+mod outcome;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::attempt::{End, Failure, Finished, Task, perform};
+use super::certify::certify;
+use super::attempt::{Finished, Task, perform};
 use super::command;
-use super::evaluate::{Keyed, Verdict, artifacts_of, evaluate, paths};
+use super::evaluate::paths;
 use super::facts::{FactFinder, Outputs};
 use super::options::{Restore, RunOptions, RunSummary};
 use super::project::Project;
-use super::publish;
 use super::recover;
-use super::schedule::{Capacity, Demand, Scheduler};
+use super::schedule::{Capacity, Scheduler};
 use super::session::{Session, started_text};
 use crate::api::CancelToken;
 use crate::base::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::event::{EVENT_VERSION, Event, NodeReport};
-use crate::graph::{Item, Node, NodeAction, NodeIx, Selection, select};
-use crate::key::{Reason, plan_digest};
-use crate::model::{Artifact, Outcome, Policy};
-use crate::store::ResultRecord;
+use crate::graph::{Item, Node, NodeIx, Selection, select};
+use crate::model::{Artifact, Outcome};
+use demand::{capacity, check_demands, priorities};
 
 /// Runs a session to its end. The caller holds the workspace lock.
 pub fn run(session: &mut Session) -> Result<RunSummary> {
@@ -47,6 +50,9 @@ pub fn run(session: &mut Session) -> Result<RunSummary> {
 
 fn run_inner(session: &Session) -> Result<RunSummary> {
     let project = &session.project;
+    let selection = select(&project.graph, &session.options.targets)?;
+    let capacity = capacity(session);
+    check_demands(session, &selection, &capacity)?;
     session.emit(Event::RunStarted {
         version: EVENT_VERSION,
         run: session.run.clone(),
@@ -57,10 +63,7 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     for line in recover::recover(project)? {
         session.note(line);
     }
-    let selection = select(&project.graph, &session.options.targets)?;
-    let capacity = capacity(session);
-    check_demands(session, &selection, &capacity)?;
-    let digest = plan_digest(&project.graph, &mut selection.nodes.iter().copied());
+    let digest = project.plan_digest();
     session.emit(Event::Planned { nodes: selection.nodes.len(), plan_digest: digest.to_string() });
     let finder = FactFinder::default();
     finder.prefetch(
@@ -70,7 +73,11 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     let failure = std::thread::scope(|scope| {
         let (sender, receiver) = channel();
         let mut coordinator = Coordinator::new(session, &finder, selection, capacity);
-        coordinator.run(scope, &sender, &receiver)
+        let failure = coordinator.run(scope, &sender, &receiver);
+        if failure.is_none() && coordinator.all_fresh() {
+            certify(session, &finder, &coordinator.selection);
+        }
+        failure
     });
     Ok(RunSummary {
         run: session.run.clone(),
@@ -78,50 +85,6 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
         failure,
         elapsed: session.started.elapsed(),
     })
-}
-
-fn capacity(session: &Session) -> Capacity {
-    let pools = &session.project.graph.resources.pools;
-    Capacity {
-        cpu: session.options.jobs.max(1) as u32,
-        mem: memory(),
-        pools: pools.iter().map(|(name, pool)| (name.clone(), pool.size)).collect(),
-    }
-}
-
-/// Memory of the machine in bytes; without limit where it cannot be found.
-fn memory() -> u64 {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = info
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
-    kib.map_or(u64::MAX, |kib: u64| kib * 1024)
-}
-
-/// A demand that can never be met is an error before anything starts.
-fn check_demands(session: &Session, selection: &Selection, capacity: &Capacity) -> Result<()> {
-    for ix in &selection.nodes {
-        let node = &session.project.graph.nodes[*ix];
-        for (pool, n) in &node.resources.pools {
-            let size = capacity.pools.get(pool).copied().unwrap_or(0);
-            if *n > size {
-                return Err(Error::environment(format!(
-                    "{} asks for {n} of pool '{pool}', which has {size}",
-                    node.id
-                ))
-                .hint(format!("raise resources.pools.{pool} in the workflow")));
-            }
-        }
-        if node.resources.mem > capacity.mem {
-            return Err(Error::environment(format!(
-                "{} asks for {} MiB of memory, and the machine has {} MiB",
-                node.id,
-                node.resources.mem >> 20,
-                capacity.mem >> 20
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// A node's part in the run.
@@ -143,6 +106,8 @@ struct Slot {
     attempts: u32,
     seconds: f64,
     voided: bool,
+    /// Its dependents and services know that it is done.
+    released: bool,
 }
 
 struct Coordinator<'s> {
@@ -319,557 +284,6 @@ impl<'s> Coordinator<'s> {
             .map(|input| input.items.iter().filter(present).cloned().collect())
             .collect()
     }
-
-    fn evaluate<'scope>(&mut self, ix: NodeIx, scope: &'scope std::thread::Scope<'scope, '_>)
-    where
-        's: 'scope,
-    {
-        if self.slots[ix].outcome.is_some_and(|outcome| outcome != Outcome::Cached) {
-            return;
-        }
-        let node = self.node(ix);
-        let bad = |outcome: Option<Outcome>| {
-            matches!(outcome, Some(Outcome::Failed | Outcome::Skipped | Outcome::Cancelled))
-        };
-        let cause = node
-            .producers
-            .iter()
-            .find(|p| bad(self.slots[**p].outcome))
-            .or_else(|| node.needs.iter().find(|p| bad(self.slots[**p].outcome) && !self.allowed(**p)));
-        if let Some(&cause) = cause {
-            let cancelled = self.slots[cause].outcome == Some(Outcome::Cancelled);
-            let outcome = if cancelled { Outcome::Cancelled } else { Outcome::Skipped };
-            let verb = self.slots[cause].outcome.map_or("", Outcome::as_str);
-            return self.done(ix, outcome, Some(format!("{} {verb}", self.node(cause).id)), scope);
-        }
-        if self.halting {
-            return;
-        }
-        let verdict = evaluate(&self.session.project, self.finder, &self.session.options, node, &self.slots);
-        match verdict {
-            Verdict::Absent => {
-                self.slots[ix].artifacts = Some(vec![Artifact::Absent; node.outputs.len()]);
-                if let Err(error) = publish::absent(self.session, node) {
-                    return self.fail(ix, error.into(), None, scope);
-                }
-                self.slots[ix].in_place = true;
-                self.done(ix, Outcome::Absent, Some("an input it takes is absent".to_owned()), scope);
-            }
-            Verdict::Hit { keyed, record, differing, stale } => {
-                self.hit(ix, keyed, record, differing, stale, scope)
-            }
-            Verdict::Check { keyed, record } => {
-                self.queue_run(ix, keyed, Reason::Check.to_string(), Some(record), scope);
-            }
-            Verdict::Run { keyed, reason } => self.queue_run(ix, keyed, reason.to_string(), None, scope),
-            Verdict::Fault(error) => self.fail(ix, error.into(), None, scope),
-        }
-    }
-
-    fn allowed(&self, ix: NodeIx) -> bool {
-        self.node(ix).allow_failure && self.slots[ix].outcome == Some(Outcome::Failed)
-    }
-
-    fn hit<'scope>(
-        &mut self,
-        ix: NodeIx,
-        keyed: Keyed,
-        record: Arc<ResultRecord>,
-        differing: Vec<(usize, Reason)>,
-        stale: bool,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
-        let node = self.node(ix);
-        let slot = &mut self.slots[ix];
-        slot.artifacts = Some(artifacts_of(&record, node));
-        slot.key = Some(keyed.key);
-        slot.stale = stale;
-        if differing.is_empty() {
-            slot.in_place = true;
-            if let Err(error) = self.claim(ix, &keyed) {
-                return self.fail(ix, error.into(), None, scope);
-            }
-            return self.done(ix, Outcome::Fresh, None, scope);
-        }
-        slot.reason = differing.first().map(|(_, reason)| reason.to_string());
-        if self.wanted.contains(&ix) {
-            let only = differing.into_iter().map(|(index, _)| index).collect();
-            self.tasks.insert(ix, Task::Restore { keyed: Some(keyed), record, only });
-            self.push(ix);
-        } else {
-            self.done(ix, Outcome::Cached, None, scope);
-        }
-    }
-
-    /// Outputs in place that this workflow has not claimed yet.
-    fn claim(&self, ix: NodeIx, keyed: &Keyed) -> Result<()> {
-        let node = self.node(ix);
-        let project = &self.session.project;
-        let known = project.workspace.node_summary(project.name(), &node.id).is_some_and(|row| {
-            row.key == keyed.key
-                && row.outputs.iter().map(|(_, path)| path).eq(node.outputs.iter().map(|output| &output.path))
-        });
-        if !known {
-            let artifacts = self.slots[ix].artifacts.clone().unwrap_or_default();
-            publish::claim(self.session, node, &artifacts)?;
-            super::attempt::remember(self.session, node, keyed, None);
-        }
-        Ok(())
-    }
-
-    fn queue_run<'scope>(
-        &mut self,
-        ix: NodeIx,
-        keyed: Keyed,
-        reason: String,
-        previous: Option<Arc<ResultRecord>>,
-        _scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
-        let node = self.node(ix);
-        self.slots[ix].key = Some(keyed.key);
-        self.slots[ix].reason = Some(reason.clone());
-        let options = &self.session.options;
-        let cached = !options.no_cache && node.policy != Policy::Never;
-        let share = cached && previous.is_none() && reason != Reason::Forced.to_string();
-        if share {
-            match self.flights.entry(keyed.key) {
-                std::collections::hash_map::Entry::Occupied(mut flight) if flight.get().0 != ix => {
-                    flight.get_mut().1.push(ix);
-                    return;
-                }
-                std::collections::hash_map::Entry::Occupied(_) => {}
-                std::collections::hash_map::Entry::Vacant(slot) => {
-                    slot.insert((ix, Vec::new()));
-                }
-            }
-        }
-        self.tasks.insert(ix, Task::Run { keyed, reason, previous, share });
-        self.ensure_bytes(ix);
-    }
-
-    /// Queues `ix` once every file it takes is in place; restores of producers are queued for that.
-    fn ensure_bytes(&mut self, ix: NodeIx) {
-        let mut missing = BTreeSet::new();
-        for item in self.present_items(ix).into_iter().flatten() {
-            missing.extend(item.producers().into_iter().filter(|p| !self.slots[*p].in_place));
-        }
-        if missing.is_empty() {
-            return self.push(ix);
-        }
-        self.slots[ix].bytes = missing.clone();
-        for producer in missing {
-            let waiters = self.byte_waiters.entry(producer).or_default();
-            waiters.push(ix);
-            if waiters.len() == 1 {
-                self.queue_restore(producer);
-            }
-        }
-    }
-
-    /// A node that was a hit whose bytes nobody wanted: now somebody does.
-    fn queue_restore(&mut self, ix: NodeIx) {
-        let record =
-            self.slots[ix].key.and_then(|key| self.session.project.store.result(&key).ok().flatten());
-        match record {
-            Some(record) => {
-                let only = (0..self.node(ix).outputs.len()).collect();
-                self.tasks.insert(ix, Task::Restore { keyed: None, record, only });
-                self.push(ix);
-            }
-            None => self.rerun(ix, "its result"),
-        }
-    }
-
-    /// Bytes of a known result are gone: its node runs again, whatever the cache says.
-    fn rerun(&mut self, ix: NodeIx, what: &str) {
-        let node = self.node(ix);
-        let reason = Reason::BytesLost(what.to_owned());
-        if node.policy == Policy::Sample {
-            self.tasks.remove(&ix);
-            let failure = Failure {
-                hints: vec![format!("measure again with --remeasure '{}'", node.id)],
-                ..Failure::new(format!("{reason}, and a measurement is never repeated by itself"))
-            };
-            self.slots[ix].reason = Some(reason.to_string());
-            return self.lost_for_good(ix, failure);
-        }
-        let facts = self.finder.facts(&self.session.project, node, &self.slots);
-        match facts {
-            Ok(facts) => {
-                self.session.note(format!("{}: {reason}; it runs again", node.id));
-                let keyed = Keyed {
-                    key: crate::key::hash(&self.session.project.graph, node, &facts),
-                    manifest: crate::key::manifest(&self.session.project.graph, node, &facts),
-                    facts,
-                };
-                self.slots[ix].reason = Some(reason.to_string());
-                self.slots[ix].outcome = None;
-                self.slots[ix].held_report = None;
-                self.tasks.insert(
-                    ix,
-                    Task::Run { keyed, reason: reason.to_string(), previous: None, share: false },
-                );
-                self.ensure_bytes(ix);
-            }
-            Err(_) => self.lost_for_good(ix, Failure::new(format!("{reason}, and its inputs are gone"))),
-        }
-    }
-
-    fn lost_for_good(&mut self, ix: NodeIx, failure: Failure) {
-        self.slots[ix].outcome = Some(Outcome::Failed);
-        self.slots[ix].held_report = None;
-        self.note_failure(ix, &failure);
-        let mut report = self.report(ix, Outcome::Failed);
-        report.error = Some(failure.message);
-        report.hints = failure.hints;
-        self.session.emit(Event::NodeFinished(report));
-        for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
-            self.slots[waiter].bytes.clear();
-            self.tasks.remove(&waiter);
-            self.evaluable.push_back(waiter);
-        }
-        // those that were only waiting for the key go on; those that need the bytes are skipped when evaluated
-        self.release(ix);
-    }
-
-    fn push(&mut self, ix: NodeIx) {
-        let node = self.node(ix);
-        let waits = match (&self.tasks.get(&ix), &node.action) {
-            (Some(Task::Restore { .. }), _) => false,
-            (_, NodeAction::Stage { cpu, .. }) => !cpu,
-            _ => false,
-        };
-        let demand = match self.tasks.get(&ix) {
-            Some(Task::Restore { .. }) => Demand { cpu: 1, ..Demand::default() },
-            _ => Demand {
-                cpu: if waits { 0 } else { node.resources.cpu.max(1) },
-                mem: node.resources.mem,
-                pools: node.resources.pools.clone(),
-                exclusive: node.resources.exclusive.clone(),
-            },
-        };
-        self.scheduler.push(ix, demand, self.priority[ix]);
-    }
-
-    fn finished<'scope>(&mut self, finished: Finished, scope: &'scope std::thread::Scope<'scope, '_>)
-    where
-        's: 'scope,
-    {
-        let ix = finished.node;
-        self.scheduler.finish(ix);
-        let timed_out = self
-            .running
-            .remove(&ix)
-            .is_some_and(|(_, deadline)| deadline.is_some_and(|deadline| Instant::now() > deadline));
-        self.slots[ix].attempts += finished.attempts;
-        self.slots[ix].seconds += finished.seconds;
-        let after = self.slots[ix].outcome.is_some();
-        match finished.end {
-            End::Ran(artifacts) => {
-                let same = self.slots[ix].artifacts.as_ref().is_none_or(|old| *old == artifacts);
-                self.slots[ix].artifacts = Some(artifacts);
-                self.slots[ix].in_place = true;
-                self.land(ix, Outcome::Ran, finished.record, false, scope);
-                self.bytes_ready(ix, same);
-            }
-            End::Stands { artifacts, checked, restored } => {
-                self.slots[ix].artifacts = Some(artifacts);
-                self.slots[ix].in_place = true;
-                let outcome = if restored { Outcome::Restored } else { Outcome::Fresh };
-                if after {
-                    // a held report of a cached node becomes one of a restored node
-                    if let Some(mut report) = self.slots[ix].held_report.take() {
-                        report.outcome = Outcome::Restored;
-                        report.seconds = finished.seconds;
-                        self.session.emit(Event::NodeFinished(report));
-                    }
-                    self.slots[ix].outcome = Some(Outcome::Restored);
-                } else {
-                    self.land(ix, outcome, finished.record, checked, scope);
-                }
-                self.bytes_ready(ix, true);
-            }
-            End::Lost(what) => self.rerun(ix, &what),
-            End::Voided(path) => self.voided(ix, &path, finished.log, scope),
-            End::Cancelled if timed_out && !self.session.stopping() => {
-                let limit = self.node(ix).timeout.unwrap_or_default();
-                let failure = Failure::new(format!("timed out after {:.3} s", limit.as_secs_f64()));
-                self.fail(ix, failure, finished.log, scope);
-            }
-            End::Failed(failure) => {
-                let failure = if timed_out && !self.session.stopping() {
-                    let limit = self.node(ix).timeout.unwrap_or_default();
-                    Failure {
-                        message: format!("timed out after {:.3} s: {}", limit.as_secs_f64(), failure.message),
-                        ..failure
-                    }
-                } else {
-                    failure
-                };
-                self.fail(ix, failure, finished.log, scope);
-            }
-            End::Cancelled => self.done(ix, Outcome::Cancelled, None, scope),
-        }
-        self.flight_over(ix);
-    }
-
-    /// Those that waited for a node with the same key are looked at again.
-    fn flight_over(&mut self, ix: NodeIx) {
-        let over = self.tasks.get(&ix).is_none();
-        if let Some(key) = self.slots[ix].key
-            && over
-            && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
-            && let Some((_, waiting)) = self.flights.remove(&key)
-        {
-            self.evaluable.extend(waiting);
-        }
-    }
-
-    fn voided<'scope>(
-        &mut self,
-        ix: NodeIx,
-        path: &str,
-        log: Option<String>,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
-        if self.slots[ix].voided {
-            let implicit = self.node(ix).inputs.iter().any(|input| {
-                input.implicit && input.items.iter().any(|i| self.session.project.graph.item_path(i) == path)
-            });
-            let mut failure = Failure::new(format!("input {path} keeps changing"));
-            if implicit && command::is_command(self.node(ix)) {
-                failure.hints.push(format!(
-                    "{path} is an input because it stands in the command; if the command writes it, declare it as an output"
-                ));
-            } else {
-                failure.hints.push("run again when nothing else writes to it".to_owned());
-            }
-            return self.fail(ix, failure, log, scope);
-        }
-        self.slots[ix].voided = true;
-        self.session.note(format!("{}: {path} changed meanwhile; planned again", self.node(ix).id));
-        self.finder.forget(&self.session.project.root.join(path));
-        // an input made by a node may have been damaged: look at its place again
-        for producer in self.node(ix).producers.clone() {
-            let record = self.slots[producer]
-                .key
-                .and_then(|key| self.session.project.store.result(&key).ok().flatten());
-            if let Some(record) = record {
-                for path in paths(&self.session.project, self.node(producer)) {
-                    self.finder.forget(&path);
-                }
-                let differing = super::evaluate::differing(
-                    &self.session.project,
-                    self.finder,
-                    self.node(producer),
-                    &record,
-                );
-                self.slots[producer].in_place = differing.is_ok_and(|differing| differing.is_empty());
-            }
-        }
-        if let Some(key) = self.slots[ix].key
-            && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
-            && let Some((_, waiting)) = self.flights.remove(&key)
-        {
-            self.evaluable.extend(waiting);
-        }
-        self.evaluable.push_back(ix);
-    }
-
-    /// The bytes of `ix` are in place: its waiters go on. If they are not what was expected, their keys are made anew.
-    fn bytes_ready(&mut self, ix: NodeIx, same: bool) {
-        for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
-            let slot = &mut self.slots[waiter];
-            slot.bytes.remove(&ix);
-            if !same {
-                self.tasks.remove(&waiter);
-                slot.bytes.clear();
-                if let Some(key) = slot.key
-                    && self.flights.get(&key).is_some_and(|(leader, _)| *leader == waiter)
-                    && let Some((_, waiting)) = self.flights.remove(&key)
-                {
-                    self.evaluable.extend(waiting);
-                }
-                self.evaluable.push_back(waiter);
-            } else if slot.bytes.is_empty() && self.tasks.contains_key(&waiter) {
-                self.push(waiter);
-            }
-        }
-    }
-
-    /// A success: reported now, unless it was known before.
-    fn land<'scope>(
-        &mut self,
-        ix: NodeIx,
-        outcome: Outcome,
-        record: serde_json::Map<String, serde_json::Value>,
-        checked: bool,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
-        let first = self.slots[ix].outcome.is_none() && self.slots[ix].waiting == 0;
-        self.slots[ix].outcome = Some(outcome);
-        let mut report = self.report(ix, outcome);
-        report.record = record;
-        report.checked = checked;
-        if outcome == Outcome::Fresh {
-            report.reason = None;
-        }
-        self.session.emit(Event::NodeFinished(report));
-        if first {
-            self.unlock(ix, scope);
-        }
-    }
-
-    fn fail<'scope>(
-        &mut self,
-        ix: NodeIx,
-        failure: Failure,
-        log: Option<String>,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
-        let mut report = self.report(ix, Outcome::Failed);
-        self.slots[ix].outcome = Some(Outcome::Failed);
-        self.slots[ix].held_report = None;
-        self.note_failure(ix, &failure);
-        report.allowed = self.node(ix).allow_failure;
-        report.error = Some(failure.message);
-        report.hints = failure.hints;
-        report.tail = failure.tail;
-        report.log = log;
-        self.session.emit(Event::NodeFinished(report));
-        for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
-            self.tasks.remove(&waiter);
-            self.slots[waiter].bytes.clear();
-            self.evaluable.push_back(waiter);
-        }
-        self.unlock(ix, scope);
-    }
-
-    fn note_failure(&mut self, ix: NodeIx, failure: &Failure) {
-        if self.node(ix).allow_failure {
-            return;
-        }
-        // a lack of the machine outweighs a failed step
-        if self.failure.is_none() || failure.kind == Kind::Environment {
-            self.failure =
-                Some(if failure.kind == Kind::Environment { Kind::Environment } else { Kind::Step });
-        }
-        self.halting |= !self.session.options.keep_going;
-    }
-
-    fn done<'scope>(
-        &mut self,
-        ix: NodeIx,
-        outcome: Outcome,
-        reason: Option<String>,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
-        self.slots[ix].outcome = Some(outcome);
-        if reason.is_some() {
-            self.slots[ix].reason = reason;
-        }
-        let report = self.report(ix, outcome);
-        if outcome == Outcome::Cached {
-            self.slots[ix].held_report = Some(report);
-        } else {
-            self.session.emit(Event::NodeFinished(report));
-        }
-        self.unlock(ix, scope);
-    }
-
-    fn report(&self, ix: NodeIx, outcome: Outcome) -> NodeReport {
-        let slot = &self.slots[ix];
-        NodeReport {
-            id: self.node(ix).id.clone(),
-            outcome,
-            reason: slot.reason.clone(),
-            key: slot.key.map(|key| key.to_string()),
-            seconds: slot.seconds,
-            attempts: slot.attempts,
-            checked: false,
-            stale: slot.stale,
-            allowed: false,
-            device: None,
-            error: None,
-            hints: Vec::new(),
-            tail: Vec::new(),
-            log: None,
-            record: serde_json::Map::new(),
-        }
-    }
-
-    /// Dependents lose one thing to wait for; services lose a user.
-    fn unlock<'scope>(&mut self, ix: NodeIx, scope: &'scope std::thread::Scope<'scope, '_>)
-    where
-        's: 'scope,
-    {
-        self.release(ix);
-        for &service in &self.node(ix).services {
-            self.service_users[service] = self.service_users[service].saturating_sub(1);
-            if self.service_users[service] == 0 {
-                let session = self.session;
-                scope.spawn(move || session.services.stop(session, service));
-            }
-        }
-    }
-
-    fn release(&mut self, ix: NodeIx) {
-        let dependents: Vec<NodeIx> = self.session.project.graph.dependents(ix).collect();
-        for dependent in dependents {
-            if !self.selection.nodes.contains(&dependent) || self.slots[dependent].waiting == 0 {
-                continue;
-            }
-            self.slots[dependent].waiting -= 1;
-            if self.slots[dependent].waiting == 0 {
-                self.evaluable.push_back(dependent);
-            }
-        }
-    }
-
-    /// After the last job: what never got its turn.
-    fn close<'scope>(&mut self, scope: &'scope std::thread::Scope<'scope, '_>)
-    where
-        's: 'scope,
-    {
-        for ix in self.session.project.graph.order.clone() {
-            if !self.selection.nodes.contains(&ix) {
-                continue;
-            }
-            if let Some(report) = self.slots[ix].held_report.take() {
-                self.session.emit(Event::NodeFinished(report));
-            }
-            if self.slots[ix].outcome.is_none() {
-                let of_failed = dependencies(self.session, ix).into_iter().find(|dep| {
-                    matches!(self.slots[*dep].outcome, Some(Outcome::Failed | Outcome::Skipped))
-                        && !self.allowed(*dep)
-                });
-                let (outcome, reason) = match of_failed {
-                    Some(dep) => {
-                        let verb = self.slots[dep].outcome.map_or("", Outcome::as_str);
-                        (Outcome::Skipped, Some(format!("{} {verb}", self.node(dep).id)))
-                    }
-                    None => (Outcome::Cancelled, None),
-                };
-                self.done(ix, outcome, reason, scope);
-            }
-        }
-        if self.session.stopping() {
-            let terminated = self.session.interrupts.terminated.is_cancelled();
-            self.failure = Some(if terminated { Kind::Terminated } else { Kind::Interrupted });
-        }
-    }
 }
 
 /// Nodes whose outputs are brought into place.
@@ -887,27 +301,4 @@ pub(super) fn wanted(project: &Project, options: &RunOptions, selection: &Select
 /// Producers and predecessors, each once.
 fn dependencies(session: &Session, ix: NodeIx) -> HashSet<NodeIx> {
     session.project.graph.dependencies(ix).collect()
-}
-
-/// Longest remaining path of every node in microseconds, by recorded durations.
-fn priorities(session: &Session, selection: &Selection) -> Vec<u64> {
-    let project = &session.project;
-    let graph = &project.graph;
-    let mut out = vec![0u64; graph.nodes.len()];
-    for &ix in graph.order.iter().rev().filter(|ix| selection.nodes.contains(ix)) {
-        let node = &graph.nodes[ix];
-        let recorded =
-            project.workspace.node_summary(project.name(), &node.id).and_then(|row| median(&row.seconds));
-        let unknown = if command::is_command(node) { 1.0 } else { 0.05 };
-        let own = (recorded.unwrap_or(unknown).max(0.000_001) * 1e6) as u64;
-        let rest = graph.dependents(ix).map(|dependent| out[dependent]).max().unwrap_or(0);
-        out[ix] = own + rest;
-    }
-    out
-}
-
-fn median(seconds: &[f64]) -> Option<f64> {
-    let mut sorted = seconds.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
 }

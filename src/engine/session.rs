@@ -41,6 +41,8 @@ pub struct Session {
     pub(super) services: Services,
     pub(super) masker: Arc<Masker>,
     pub(super) started: Instant,
+    /// When the workflow was about to be looked at, ns since 1970.
+    pub(super) started_ns: i64,
     pub(super) scratch: PathBuf,
     pub(super) pool: rayon::ThreadPool,
     /// The program that can be a guard and a simulator: this one.
@@ -58,7 +60,8 @@ impl Session {
         sink: Arc<dyn Sink>,
         interrupts: Interrupts,
     ) -> Result<Self> {
-        let run = run_id();
+        let run = new_run_id();
+        let project_opened = project.opened_ns;
         let scratch = scratch_root(&project)?.join(&run);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.jobs.max(1))
@@ -77,6 +80,7 @@ impl Session {
             interrupts,
             masker,
             started: Instant::now(),
+            started_ns: project_opened,
             scratch,
             pool,
             program,
@@ -165,8 +169,8 @@ impl Session {
     }
 }
 
-/// `20261121-101500-7f3a`, UTC.
-fn run_id() -> String {
+/// A new run's id: `20261121-101500-7f3a`, UTC.
+pub fn new_run_id() -> String {
     let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
     format!("{now}-{:04x}", fastrand::u16(..))
 }

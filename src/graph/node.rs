@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use petgraph::graph::DiGraph;
 
-use super::{Text, Value};
+use super::{Identity, Text, Value};
+use crate::base::canonical;
 use crate::model::{Policy, Probe, Resources, Retry, SourceId, Span, StepResources, Tool};
 
 /// Which node, as an index into [`Graph::nodes`].
@@ -292,6 +293,32 @@ impl Item {
         match self {
             Self::Made { node, .. } | Self::Within { node, .. } => vec![*node],
             Self::Source { inside, .. } => inside.clone(),
+        }
+    }
+}
+
+impl Arg {
+    /// As it stands in keys: `${inputs.NAME...}` for one argument per path.
+    pub fn identity(&self) -> String {
+        let text = |text: &Text| text.fill(&Identity).unwrap_or_default();
+        match self {
+            Self::One(one) => text(one),
+            Self::Each { before, input, after } => {
+                format!("{}${{inputs.{input}...}}{}", text(before), text(after))
+            }
+        }
+    }
+}
+
+impl ShellPart {
+    /// As it stands in keys, between quotes where it is inserted.
+    pub fn identity(&self) -> String {
+        match self {
+            Self::Raw(text) => text.clone(),
+            Self::Quoted(value) => match value.identity() {
+                serde_json::Value::String(text) => format!("'{text}'"),
+                other => canonical::to_string(&other),
+            },
         }
     }
 }

@@ -4,9 +4,7 @@ use serde_json::json;
 
 use crate::base::canonical;
 use crate::base::digest::Digest;
-use crate::graph::{
-    Arg, Graph, Identity, Node, NodeAction, NodeIx, ServiceAction, ServiceNode, ShellPart, Text,
-};
+use crate::graph::{Arg, Graph, Node, NodeAction, NodeIx, ServiceAction, ServiceNode, ShellPart};
 use crate::model::Tool;
 
 /// Version of the manifest; raised when the same node would be described otherwise.
@@ -96,12 +94,12 @@ pub fn walk(graph: &Graph, node: &Node, facts: Option<&Facts>, visit: &mut dyn V
             }
         }
         NodeAction::Argv { args, .. } => {
-            let args: Vec<String> = args.iter().map(arg_identity).collect();
+            let args: Vec<String> = args.iter().map(Arg::identity).collect();
             visit.component("command", &canonical::to_string(&json!(args)));
         }
         NodeAction::Shell { shell, parts, .. } => {
             visit.component("shell", &canonical::to_string(&json!(shell)));
-            visit.component("command", &shell_identity(parts));
+            visit.component("command", &parts.iter().map(ShellPart::identity).collect::<String>());
         }
     }
     if let Some(io) = node.action.io() {
@@ -173,29 +171,6 @@ pub fn walk(graph: &Graph, node: &Node, facts: Option<&Facts>, visit: &mut dyn V
     }
 }
 
-fn arg_identity(arg: &Arg) -> String {
-    let text = |text: &Text| text.fill(&Identity).unwrap_or_default();
-    match arg {
-        Arg::One(one) => text(one),
-        Arg::Each { before, input, after } => {
-            format!("{}${{inputs.{input}...}}{}", text(before), text(after))
-        }
-    }
-}
-
-fn shell_identity(parts: &[ShellPart]) -> String {
-    parts
-        .iter()
-        .map(|part| match part {
-            ShellPart::Raw(text) => text.clone(),
-            ShellPart::Quoted(value) => match value.identity() {
-                serde_json::Value::String(text) => format!("'{text}'"),
-                other => canonical::to_string(&other),
-            },
-        })
-        .collect()
-}
-
 /// How a tool is called in a manifest.
 fn tool_name(tool: &Tool) -> String {
     match tool {
@@ -214,12 +189,12 @@ pub fn service_definition(service: &ServiceNode) -> Digest {
             hash.component("with", &canonical::to_string(&with.identity()));
         }
         ServiceAction::Command(NodeAction::Argv { args, .. }) => {
-            let args: Vec<String> = args.iter().map(arg_identity).collect();
+            let args: Vec<String> = args.iter().map(Arg::identity).collect();
             hash.component("command", &canonical::to_string(&json!(args)));
         }
         ServiceAction::Command(NodeAction::Shell { shell, parts, .. }) => {
             hash.component("shell", &canonical::to_string(&json!(shell)));
-            hash.component("command", &shell_identity(parts));
+            hash.component("command", &parts.iter().map(ShellPart::identity).collect::<String>());
         }
         ServiceAction::Command(NodeAction::Stage { .. }) => {}
     }

@@ -28,6 +28,8 @@ pub enum Reason {
     NoCache,
     /// The stage is asked whether its result stands.
     Check,
+    /// The stage was asked, and its result does not stand.
+    SourceChanged,
 }
 
 /// One component that differs.
@@ -121,6 +123,7 @@ impl fmt::Display for Reason {
             Self::Forced => f.write_str("forced"),
             Self::NoCache => f.write_str("cache not read (--no-cache)"),
             Self::Check => f.write_str("asked whether it changed"),
+            Self::SourceChanged => f.write_str("it changed at its source"),
         }
     }
 }
@@ -207,6 +210,7 @@ mod tests {
             Reason::Forced,
             Reason::NoCache,
             Reason::Check,
+            Reason::SourceChanged,
         ];
         let text: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         expect![[r#"
@@ -221,7 +225,8 @@ mod tests {
             runs every time (policy never)
             forced
             cache not read (--no-cache)
-            asked whether it changed"#]]
+            asked whether it changed
+            it changed at its source"#]]
         .assert_eq(&text.join("\n"));
     }
 }

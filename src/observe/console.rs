@@ -161,6 +161,7 @@ impl Observer for Console {
                 *state.counts.entry(report.outcome).or_default() += 1;
                 self.finished(report);
             }
+            Event::AllFresh { nodes } => *state.counts.entry(Outcome::Fresh).or_default() += nodes,
             Event::ServiceStarting { service } => {
                 self.say(self.verbose(), || lines::kind("starting", dim, &format!("service {service}")));
             }

@@ -38,6 +38,8 @@ pub struct Record {
     pub orphans: usize,
     /// Finished nodes in the order in which they finished.
     pub nodes: IndexMap<String, NodeReport>,
+    /// Fresh nodes that are not listed: a run that found nothing to do at one glance.
+    pub unlisted_fresh: usize,
     /// Nodes started and not finished, with the stamp of their start.
     pub running: IndexMap<String, f64>,
     /// Service instances in the order in which they were started.
@@ -134,6 +136,7 @@ impl Record {
                 self.running.shift_remove(&report.id);
                 self.nodes.insert(report.id.clone(), report.clone());
             }
+            Event::AllFresh { nodes } => self.unlisted_fresh += nodes,
             Event::ServiceStarting { service } => {
                 self.services.push(ServiceRecord { id: service.clone(), ..Default::default() });
             }
@@ -177,6 +180,7 @@ impl Record {
         for node in self.nodes.values() {
             *counts.entry(node.outcome).or_default() += 1;
         }
+        *counts.entry(Outcome::Fresh).or_default() += self.unlisted_fresh;
         counts
     }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -40,8 +40,8 @@ pub struct RunWriter {
 
 impl RunWriter {
     /// Begins the record of run `id`; one that exists is never overwritten.
-    pub fn create(store: &Store, id: &str) -> Result<Self> {
-        let path = record_path(store, id)?;
+    pub fn create(cache: &Path, id: &str) -> Result<Self> {
+        let path = record_path(cache, id)?;
         let failed = |e| Error::io("write the run record", &path, e);
         let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
         let encoder = Encoder::new(file, pack::LEVEL).map_err(failed)?;
@@ -104,7 +104,7 @@ pub fn list(store: &Store) -> Result<Vec<RunInfo>> {
 
 /// The lines of a run's record. Of a run that was killed or is going on, those that had reached the file whole.
 pub fn read(store: &Store, id: &str) -> Result<Vec<Value>> {
-    let path = record_path(store, id)?;
+    let path = record_path(store.dir(), id)?;
     let failed = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => Error::usage(format!("there is no record of a run '{id}'"))
             .hint("'flow log' lists the runs of this cache"),
@@ -130,7 +130,7 @@ pub fn read(store: &Store, id: &str) -> Result<Vec<Value>> {
     Ok(lines)
 }
 
-fn record_path(store: &Store, id: &str) -> Result<PathBuf> {
+fn record_path(cache: &Path, id: &str) -> Result<PathBuf> {
     let plain = !id.is_empty()
         && !id.starts_with('.')
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
@@ -139,7 +139,7 @@ fn record_path(store: &Store, id: &str) -> Result<PathBuf> {
             "'{id}' is not a run id (expected letters, digits, '-', such as 20261121-101500-7f3a)"
         )));
     }
-    Ok(store.dir().join("runs").join(format!("{id}{SUFFIX}")))
+    Ok(cache.join("runs").join(format!("{id}{SUFFIX}")))
 }
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
     fn what_was_written_is_read_and_the_newest_is_first() {
         let (_dir, store) = store();
         for id in ["20261121-101500-b", "20261121-101501-a"] {
-            let mut writer = RunWriter::create(&store, id).unwrap();
+            let mut writer = RunWriter::create(store.dir(), id).unwrap();
             writer.line(&json!({"version": 1, "id": id})).unwrap();
             writer.line(&json!({"n": 0.1})).unwrap();
             writer.finish().unwrap();
@@ -166,7 +166,7 @@ mod tests {
         let ids: Vec<String> = list(&store).unwrap().into_iter().map(|run| run.id).collect();
         assert_eq!(ids, ["20261121-101501-a", "20261121-101500-b"]);
         assert_eq!(read(&store, &ids[1]).unwrap(), [json!({"version": 1, "id": ids[1]}), json!({"n": 0.1})]);
-        assert!(RunWriter::create(&store, &ids[0]).is_err());
+        assert!(RunWriter::create(store.dir(), &ids[0]).is_err());
         assert!(read(&store, "nosuch").unwrap_err().message.contains("nosuch"));
         assert!(read(&store, "../x").unwrap_err().message.contains("not a run id"));
     }
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_killed_writer_leaves_a_readable_record() {
         let (_dir, store) = store();
-        let mut writer = RunWriter::create(&store, "killed").unwrap();
+        let mut writer = RunWriter::create(store.dir(), "killed").unwrap();
         for n in 0..1000 {
             writer.line(&json!({"n": n, "text": "some text"})).unwrap();
         }

@@ -421,7 +421,7 @@ fn gc_keeps_the_bytes_of_the_last_runs_and_of_published_files() {
     let contents: Vec<Artifact> = (0..3).map(|n| place.put(&noise(10_000 + n))).collect();
     for (n, artifact) in contents.iter().enumerate() {
         let run = format!("20261121-10150{n}-aaaa");
-        runs::RunWriter::create(&place.store, &run).unwrap().finish().unwrap();
+        runs::RunWriter::create(place.store.dir(), &run).unwrap().finish().unwrap();
         let record = ResultRecord { run, ..record(vec![("o".to_owned(), artifact.clone())]) };
         place.store.put_result(&Digest::of(&[n as u8]), &record).unwrap();
     }
@@ -455,7 +455,7 @@ fn child_that_is_killed() {
     let Some(dir) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
     let store = Store::open(&dir.join("cache")).unwrap();
     let workspace = Workspace::open(&store, &dir).unwrap();
-    let mut run = runs::RunWriter::create(&store, "killed").unwrap();
+    let mut run = runs::RunWriter::create(store.dir(), "killed").unwrap();
     let _lock = Workspace::lock(&dir, &mut |_| {}, &|| false).unwrap().unwrap();
     for n in 0..6u8 {
         let key = Digest::of(&[n]);

@@ -1,5 +1,6 @@
 //! `flow run`: options resolved, observers set up, the lock taken, the engine run.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
@@ -41,6 +42,14 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
         options.jobs = jobs;
     }
     let interrupts = signals::listen()?;
+    let place = certificate(app, args, &options);
+    options.certificate = place.clone().map(|place| (place, args.select.workflow.params.clone()));
+    if let Some(place) = place.filter(|place| place.is_file())
+        && let Ok(_lock) = engine::locked(&app.root, true, &mut |_| {}, &|| false)
+        && let Some(certified) = engine::certified(&place)
+    {
+        return nothing_to_do(app, args, &certified);
+    }
     // faults of the file are said before anything is waited for
     let (loaded, catalog) = app.load(&args.select.workflow)?;
     let printer = Arc::clone(&app.printer);
@@ -51,39 +60,19 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?;
     let store = Arc::clone(&project.store);
 
-    let summary = Arc::new(Summary::default());
-    let console =
-        Arc::new(Console::new(Arc::clone(&app.printer), app.cli.global.verbosity(), args.progress.into()));
-    let mut observers: Vec<Arc<dyn Observer>> = vec![console, Arc::clone(&summary) as Arc<dyn Observer>];
-    let events = args.events.as_deref().map(JsonLines::create).transpose()?.map(Arc::new);
-    observers.extend(events.clone().map(|events| events as Arc<dyn Observer>));
-    let record: Arc<Mutex<Option<RunWriter>>> = Arc::default();
-    let writer = Arc::clone(&record);
-    observers.push(Arc::new(Recorder::new(move |line| {
-        if let Some(writer) = writer.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
-            // a record that cannot be written must not end the run it records
-            let _ = writer.line(&line);
-        }
-    })));
-    let sink: Arc<dyn Sink> = Arc::new(Fanout::new(observers));
-
-    let mut session = Session::new(project, options, sink, interrupts)?;
-    *record.lock().unwrap_or_else(|e| e.into_inner()) = Some(RunWriter::create(&store, session.run_id())?);
+    let observers = Observers::new(app, args)?;
+    let mut session = Session::new(project, options, observers.sink(), interrupts)?;
+    observers.begin(RunWriter::create(store.dir(), session.run_id())?);
     let result = engine::run(&mut session);
-    if let Some(writer) = record.lock().unwrap_or_else(|e| e.into_inner()).take() {
-        writer.finish()?;
-    }
     drop(lock);
-    if let Some(events) = events {
-        events.finish()?;
-    }
+    observers.finish()?;
     let outcome = result?;
     let word = if outcome.failure.is_none() { "ok" } else { "failed" };
     if let Some(message) = engine::on_finish(session.project(), session.run_id(), word) {
         app.printer.talk(&format!("{message}\n"));
     }
     if args.json {
-        app.json(&summary.json(app.cli.global.verbose))?;
+        app.json(&observers.summary.json(app.cli.global.verbose))?;
     }
     Ok(match outcome.failure {
         None => ExitCode::SUCCESS,
@@ -112,4 +101,85 @@ pub(super) fn lock(
         interrupts.stop.is_cancelled()
     })
     .map_err(|error: Error| error)
+}
+
+/// Where the certificate of this command line is; `None` if such a run shows or does more than a certificate says.
+fn certificate(app: &App, args: &RunArgs, options: &RunOptions) -> Option<PathBuf> {
+    let plain =
+        options.force == Force::Nothing && !options.no_cache && !app.embedded() && !app.cli.global.verbose;
+    if !plain {
+        return None;
+    }
+    let file = &args.select.workflow;
+    let mut arguments = vec![file.file.to_str()?.to_owned(), format!("{:?}", file.profile)];
+    arguments.extend(file.set.iter().map(|(key, value)| format!("set {key}={value}")));
+    for params in &file.params {
+        arguments.push(format!("params {}", params.to_str()?));
+    }
+    arguments.extend(options.targets.iter().map(|target| format!("target {target}")));
+    arguments.push(format!("{:?} {}", options.restore, options.offline));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    engine::certificate_path(&app.cache(), &app.root, &arguments)
+}
+
+/// A run whose certificate still holds.
+fn nothing_to_do(app: &App, args: &RunArgs, certified: &engine::Certified) -> Result<ExitCode> {
+    let observers = Observers::new(app, args)?;
+    let run = engine::new_run_id();
+    observers.begin(RunWriter::create(&app.cache(), &run)?);
+    engine::run_certified(certified, &run, &observers.sink());
+    observers.finish()?;
+    if args.json {
+        app.json(&observers.summary.json(false))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Who listens to a run: console, summary, record, and the event file if one is asked for.
+struct Observers {
+    summary: Arc<Summary>,
+    events: Option<Arc<JsonLines>>,
+    record: Arc<Mutex<Option<RunWriter>>>,
+    sink: Arc<dyn Sink>,
+}
+
+impl Observers {
+    fn new(app: &App, args: &RunArgs) -> Result<Self> {
+        let summary = Arc::new(Summary::default());
+        let console = Arc::new(Console::new(
+            Arc::clone(&app.printer),
+            app.cli.global.verbosity(),
+            args.progress.into(),
+        ));
+        let mut observers: Vec<Arc<dyn Observer>> = vec![console, Arc::clone(&summary) as Arc<dyn Observer>];
+        let events = args.events.as_deref().map(JsonLines::create).transpose()?.map(Arc::new);
+        observers.extend(events.clone().map(|events| events as Arc<dyn Observer>));
+        let record: Arc<Mutex<Option<RunWriter>>> = Arc::default();
+        let writer = Arc::clone(&record);
+        observers.push(Arc::new(Recorder::new(move |line| {
+            if let Some(writer) = writer.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
+                // a record that cannot be written must not end the run it records
+                let _ = writer.line(&line);
+            }
+        })));
+        Ok(Self { summary, events, record, sink: Arc::new(Fanout::new(observers)) })
+    }
+
+    fn sink(&self) -> Arc<dyn Sink> {
+        Arc::clone(&self.sink)
+    }
+
+    fn begin(&self, writer: RunWriter) {
+        *self.record.lock().unwrap_or_else(|e| e.into_inner()) = Some(writer);
+    }
+
+    fn finish(&self) -> Result<()> {
+        if let Some(writer) = self.record.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            writer.finish()?;
+        }
+        match &self.events {
+            Some(events) => events.finish(),
+            None => Ok(()),
+        }
+    }
 }

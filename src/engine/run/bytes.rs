@@ -1,0 +1,170 @@
+//! Bytes that a queued node waits for: restored, lost, changed meanwhile. Unaware of how they are moved.
+
+use std::collections::BTreeSet;
+
+use super::Coordinator;
+use crate::engine::attempt::{Failure, Task};
+use crate::engine::command;
+use crate::engine::evaluate::{Keyed, differing, paths};
+use crate::event::Event;
+use crate::graph::NodeIx;
+use crate::key::Reason;
+use crate::model::{Outcome, Policy};
+
+impl<'s> Coordinator<'s> {
+    /// Queues `ix` once every file it takes is in place; restores of producers are queued for that.
+    pub(super) fn ensure_bytes(&mut self, ix: NodeIx) {
+        let mut missing = BTreeSet::new();
+        for item in self.present_items(ix).into_iter().flatten() {
+            missing.extend(item.producers().into_iter().filter(|p| !self.slots[*p].in_place));
+        }
+        if missing.is_empty() {
+            return self.push(ix);
+        }
+        self.slots[ix].bytes = missing.clone();
+        for producer in missing {
+            let waiters = self.byte_waiters.entry(producer).or_default();
+            waiters.push(ix);
+            if waiters.len() == 1 {
+                self.queue_restore(producer);
+            }
+        }
+    }
+
+    /// A node that was a hit whose bytes nobody wanted: now somebody does.
+    fn queue_restore(&mut self, ix: NodeIx) {
+        let record =
+            self.slots[ix].key.and_then(|key| self.session.project.store.result(&key).ok().flatten());
+        match record {
+            Some(record) => {
+                let only = (0..self.node(ix).outputs.len()).collect();
+                self.tasks.insert(ix, Task::Restore { keyed: None, record, only });
+                self.push(ix);
+            }
+            None => self.rerun(ix, "its result"),
+        }
+    }
+
+    /// Bytes of a known result are gone: its node runs again, whatever the cache says.
+    pub(super) fn rerun(&mut self, ix: NodeIx, what: &str) {
+        let node = self.node(ix);
+        let reason = Reason::BytesLost(what.to_owned());
+        if node.policy == Policy::Sample {
+            self.tasks.remove(&ix);
+            let failure = Failure {
+                hints: vec![format!("measure again with --remeasure '{}'", node.id)],
+                ..Failure::new(format!("{reason}, and a measurement is never repeated by itself"))
+            };
+            self.slots[ix].reason = Some(reason.to_string());
+            return self.lost_for_good(ix, failure);
+        }
+        let facts = self.finder.facts(&self.session.project, node, &self.slots);
+        match facts {
+            Ok(facts) => {
+                self.session.note(format!("{}: {reason}; it runs again", node.id));
+                let keyed = Keyed {
+                    key: crate::key::hash(&self.session.project.graph, node, &facts),
+                    manifest: crate::key::manifest(&self.session.project.graph, node, &facts),
+                    facts,
+                };
+                self.slots[ix].reason = Some(reason.to_string());
+                self.slots[ix].outcome = None;
+                self.slots[ix].held_report = None;
+                self.tasks.insert(
+                    ix,
+                    Task::Run { keyed, reason: reason.to_string(), previous: None, share: false },
+                );
+                self.ensure_bytes(ix);
+            }
+            Err(_) => self.lost_for_good(ix, Failure::new(format!("{reason}, and its inputs are gone"))),
+        }
+    }
+
+    fn lost_for_good(&mut self, ix: NodeIx, failure: Failure) {
+        self.slots[ix].outcome = Some(Outcome::Failed);
+        self.slots[ix].held_report = None;
+        self.note_failure(ix, &failure);
+        let mut report = self.report(ix, Outcome::Failed);
+        report.error = Some(failure.message);
+        report.hints = failure.hints;
+        self.session.emit(Event::NodeFinished(report));
+        for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
+            self.slots[waiter].bytes.clear();
+            self.tasks.remove(&waiter);
+            self.evaluable.push_back(waiter);
+        }
+        // those that were only waiting for the key go on; those that need the bytes are skipped when evaluated
+        for service in self.release(ix) {
+            self.session.services.stop(self.session, service);
+        }
+    }
+
+    pub(super) fn voided<'scope>(
+        &mut self,
+        ix: NodeIx,
+        path: &str,
+        log: Option<String>,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+    ) where
+        's: 'scope,
+    {
+        if self.slots[ix].voided {
+            let implicit = self.node(ix).inputs.iter().any(|input| {
+                input.implicit && input.items.iter().any(|i| self.session.project.graph.item_path(i) == path)
+            });
+            let mut failure = Failure::new(format!("input {path} keeps changing"));
+            if implicit && command::is_command(self.node(ix)) {
+                failure.hints.push(format!(
+                    "{path} is an input because it stands in the command; if the command writes it, declare it as an output"
+                ));
+            } else {
+                failure.hints.push("run again when nothing else writes to it".to_owned());
+            }
+            return self.fail(ix, failure, log, scope);
+        }
+        self.slots[ix].voided = true;
+        self.session.note(format!("{}: {path} changed meanwhile; planned again", self.node(ix).id));
+        self.finder.forget(&self.session.project.root.join(path));
+        // an input made by a node may have been damaged: look at its place again
+        for producer in self.node(ix).producers.clone() {
+            let record = self.slots[producer]
+                .key
+                .and_then(|key| self.session.project.store.result(&key).ok().flatten());
+            if let Some(record) = record {
+                for path in paths(&self.session.project, self.node(producer)) {
+                    self.finder.forget(&path);
+                }
+                let differing = differing(&self.session.project, self.finder, self.node(producer), &record);
+                self.slots[producer].in_place = differing.is_ok_and(|differing| differing.is_empty());
+            }
+        }
+        if let Some(key) = self.slots[ix].key
+            && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
+            && let Some((_, waiting)) = self.flights.remove(&key)
+        {
+            self.evaluable.extend(waiting);
+        }
+        self.evaluable.push_back(ix);
+    }
+
+    /// The bytes of `ix` are in place: its waiters go on. If they are not what was expected, their keys are made anew.
+    pub(super) fn bytes_ready(&mut self, ix: NodeIx, same: bool) {
+        for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
+            let slot = &mut self.slots[waiter];
+            slot.bytes.remove(&ix);
+            if !same {
+                self.tasks.remove(&waiter);
+                slot.bytes.clear();
+                if let Some(key) = slot.key
+                    && self.flights.get(&key).is_some_and(|(leader, _)| *leader == waiter)
+                    && let Some((_, waiting)) = self.flights.remove(&key)
+                {
+                    self.evaluable.extend(waiting);
+                }
+                self.evaluable.push_back(waiter);
+            } else if slot.bytes.is_empty() && self.tasks.contains_key(&waiter) {
+                self.push(waiter);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What the machine has, what nodes ask of it, and which goes first. Unaware of what they do.
+
+use super::Coordinator;
+use crate::engine::attempt::Task;
+use crate::engine::command;
+use crate::engine::schedule::{Capacity, Demand};
+use crate::engine::session::Session;
+use crate::error::{Error, Result};
+use crate::graph::{NodeAction, NodeIx, Selection};
+
+impl Coordinator<'_> {
+    pub(super) fn push(&mut self, ix: NodeIx) {
+        let node = self.node(ix);
+        let waits = match (&self.tasks.get(&ix), &node.action) {
+            (Some(Task::Restore { .. }), _) => false,
+            (_, NodeAction::Stage { cpu, .. }) => !cpu,
+            _ => false,
+        };
+        let demand = match self.tasks.get(&ix) {
+            Some(Task::Restore { .. }) => Demand { cpu: 1, ..Demand::default() },
+            _ => Demand {
+                cpu: if waits { 0 } else { node.resources.cpu.max(1) },
+                mem: node.resources.mem,
+                pools: node.resources.pools.clone(),
+                exclusive: node.resources.exclusive.clone(),
+            },
+        };
+        self.scheduler.push(ix, demand, self.priority[ix]);
+    }
+}
+
+pub(super) fn capacity(session: &Session) -> Capacity {
+    let pools = &session.project.graph.resources.pools;
+    Capacity {
+        cpu: session.options.jobs.max(1) as u32,
+        mem: memory(),
+        pools: pools.iter().map(|(name, pool)| (name.clone(), pool.size)).collect(),
+    }
+}
+
+/// Memory of the machine in bytes; without limit where it cannot be found.
+fn memory() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    kib.map_or(u64::MAX, |kib: u64| kib * 1024)
+}
+
+/// A demand that can never be met is an error before anything starts.
+pub(super) fn check_demands(session: &Session, selection: &Selection, capacity: &Capacity) -> Result<()> {
+    for ix in &selection.nodes {
+        let node = &session.project.graph.nodes[*ix];
+        for (pool, n) in &node.resources.pools {
+            let size = capacity.pools.get(pool).copied().unwrap_or(0);
+            if *n > size {
+                return Err(Error::environment(format!(
+                    "{} asks for {n} of pool '{pool}', which has {size}",
+                    node.id
+                ))
+                .hint(format!("raise resources.pools.{pool} in the workflow")));
+            }
+        }
+        if node.resources.mem > capacity.mem {
+            return Err(Error::environment(format!(
+                "{} asks for {} MiB of memory, and the machine has {} MiB",
+                node.id,
+                node.resources.mem >> 20,
+                capacity.mem >> 20
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Longest remaining path of every node in microseconds, by recorded durations.
+pub(super) fn priorities(session: &Session, selection: &Selection) -> Vec<u64> {
+    let project = &session.project;
+    let graph = &project.graph;
+    let mut out = vec![0u64; graph.nodes.len()];
+    for &ix in graph.order.iter().rev().filter(|ix| selection.nodes.contains(ix)) {
+        let node = &graph.nodes[ix];
+        let recorded =
+            project.workspace.node_summary(project.name(), &node.id).and_then(|row| median(&row.seconds));
+        let unknown = if command::is_command(node) { 1.0 } else { 0.05 };
+        let own = (recorded.unwrap_or(unknown).max(0.000_001) * 1e6) as u64;
+        let rest = graph.dependents(ix).map(|dependent| out[dependent]).max().unwrap_or(0);
+        out[ix] = own + rest;
+    }
+    out
+}
+
+fn median(seconds: &[f64]) -> Option<f64> {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}

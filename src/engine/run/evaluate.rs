@@ -1,0 +1,147 @@
+//! A node whose producers are done: what becomes of it, and what is queued for that. Unaware of how attempts end.
+
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use super::Coordinator;
+use crate::engine::attempt::{self, Task};
+use crate::engine::evaluate::{Keyed, Verdict, artifacts_of, evaluate};
+use crate::engine::publish;
+use crate::error::Result;
+use crate::graph::NodeIx;
+use crate::key::Reason;
+use crate::model::{Artifact, Outcome, Policy};
+use crate::store::ResultRecord;
+
+impl<'s> Coordinator<'s> {
+    pub(super) fn evaluate<'scope>(&mut self, ix: NodeIx, scope: &'scope std::thread::Scope<'scope, '_>)
+    where
+        's: 'scope,
+    {
+        if self.slots[ix].outcome.is_some_and(|outcome| outcome != Outcome::Cached) {
+            return;
+        }
+        let node = self.node(ix);
+        let bad = |outcome: Option<Outcome>| {
+            matches!(outcome, Some(Outcome::Failed | Outcome::Skipped | Outcome::Cancelled))
+        };
+        let cause = node
+            .producers
+            .iter()
+            .find(|p| bad(self.slots[**p].outcome))
+            .or_else(|| node.needs.iter().find(|p| bad(self.slots[**p].outcome) && !self.allowed(**p)));
+        if let Some(&cause) = cause {
+            let cancelled = self.slots[cause].outcome == Some(Outcome::Cancelled);
+            let outcome = if cancelled { Outcome::Cancelled } else { Outcome::Skipped };
+            let verb = self.slots[cause].outcome.map_or("", Outcome::as_str);
+            return self.done(ix, outcome, Some(format!("{} {verb}", self.node(cause).id)), scope);
+        }
+        if self.halting {
+            return;
+        }
+        let verdict = evaluate(&self.session.project, self.finder, &self.session.options, node, &self.slots);
+        match verdict {
+            Verdict::Absent => {
+                self.slots[ix].artifacts = Some(vec![Artifact::Absent; node.outputs.len()]);
+                if let Err(error) = publish::absent(self.session, node) {
+                    return self.fail(ix, error.into(), None, scope);
+                }
+                self.slots[ix].in_place = true;
+                self.done(ix, Outcome::Absent, Some("an input it takes is absent".to_owned()), scope);
+            }
+            Verdict::Hit { keyed, record, differing, stale } => {
+                self.hit(ix, keyed, record, differing, stale, scope)
+            }
+            Verdict::Check { keyed, record } => {
+                self.queue_run(ix, keyed, Reason::Check.to_string(), Some(record), scope);
+            }
+            Verdict::Run { keyed, reason } => self.queue_run(ix, keyed, reason.to_string(), None, scope),
+            Verdict::Fault(error) => self.fail(ix, error.into(), None, scope),
+        }
+    }
+
+    pub(super) fn allowed(&self, ix: NodeIx) -> bool {
+        self.node(ix).allow_failure && self.slots[ix].outcome == Some(Outcome::Failed)
+    }
+
+    fn hit<'scope>(
+        &mut self,
+        ix: NodeIx,
+        keyed: Keyed,
+        record: Arc<ResultRecord>,
+        differing: Vec<(usize, Reason)>,
+        stale: bool,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+    ) where
+        's: 'scope,
+    {
+        let node = self.node(ix);
+        let slot = &mut self.slots[ix];
+        slot.artifacts = Some(artifacts_of(&record, node));
+        slot.key = Some(keyed.key);
+        slot.stale = stale;
+        if differing.is_empty() {
+            slot.in_place = true;
+            if let Err(error) = self.claim(ix, &keyed) {
+                return self.fail(ix, error.into(), None, scope);
+            }
+            return self.done(ix, Outcome::Fresh, None, scope);
+        }
+        slot.reason = differing.first().map(|(_, reason)| reason.to_string());
+        if self.wanted.contains(&ix) {
+            let only = differing.into_iter().map(|(index, _)| index).collect();
+            self.tasks.insert(ix, Task::Restore { keyed: Some(keyed), record, only });
+            self.push(ix);
+        } else {
+            self.done(ix, Outcome::Cached, None, scope);
+        }
+    }
+
+    /// Outputs in place that this workflow has not claimed yet.
+    fn claim(&self, ix: NodeIx, keyed: &Keyed) -> Result<()> {
+        let node = self.node(ix);
+        let project = &self.session.project;
+        let known = project.workspace.node_summary(project.name(), &node.id).is_some_and(|row| {
+            row.key == keyed.key
+                && row.outputs.iter().map(|(_, path)| path).eq(node.outputs.iter().map(|output| &output.path))
+        });
+        if !known {
+            let artifacts = self.slots[ix].artifacts.clone().unwrap_or_default();
+            publish::claim(self.session, node, &artifacts)?;
+            attempt::remember(self.session, node, keyed, None);
+        }
+        Ok(())
+    }
+
+    fn queue_run<'scope>(
+        &mut self,
+        ix: NodeIx,
+        keyed: Keyed,
+        reason: String,
+        previous: Option<Arc<ResultRecord>>,
+        _scope: &'scope std::thread::Scope<'scope, '_>,
+    ) where
+        's: 'scope,
+    {
+        let node = self.node(ix);
+        self.slots[ix].key = Some(keyed.key);
+        self.slots[ix].reason = Some(reason.clone());
+        let options = &self.session.options;
+        let cached = !options.no_cache && node.policy != Policy::Never;
+        let share = cached && previous.is_none() && reason != Reason::Forced.to_string();
+        if share {
+            match self.flights.entry(keyed.key) {
+                Entry::Occupied(mut flight) if flight.get().0 != ix => {
+                    flight.get_mut().1.push(ix);
+                    return;
+                }
+                Entry::Occupied(_) => {}
+                Entry::Vacant(slot) => {
+                    slot.insert((ix, Vec::new()));
+                }
+            }
+        }
+        self.tasks.insert(ix, Task::Run { keyed, reason, previous, share });
+        self.ensure_bytes(ix);
+    }
+}

@@ -1,0 +1,278 @@
+//! Outcomes: reported, passed on to dependents and services. Unaware of why a node ran.
+
+use std::time::Instant;
+
+use super::{Coordinator, dependencies};
+use crate::engine::attempt::{End, Failure, Finished};
+use crate::error::Kind;
+use crate::event::{Event, NodeReport};
+use crate::graph::{NodeIx, ServiceIx};
+use crate::key::Reason;
+use crate::model::Outcome;
+
+impl<'s> Coordinator<'s> {
+    pub(super) fn finished<'scope>(
+        &mut self,
+        finished: Finished,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+    ) where
+        's: 'scope,
+    {
+        let ix = finished.node;
+        self.scheduler.finish(ix);
+        let timed_out = self
+            .running
+            .remove(&ix)
+            .is_some_and(|(_, deadline)| deadline.is_some_and(|deadline| Instant::now() > deadline));
+        self.slots[ix].attempts += finished.attempts;
+        self.slots[ix].seconds += finished.seconds;
+        let after = self.slots[ix].outcome.is_some();
+        match finished.end {
+            End::Ran(artifacts) => {
+                let same = self.slots[ix].artifacts.as_ref().is_none_or(|old| *old == artifacts);
+                self.slots[ix].artifacts = Some(artifacts);
+                self.slots[ix].in_place = true;
+                if self.slots[ix].reason.as_deref() == Some(&Reason::Check.to_string()) {
+                    self.slots[ix].reason = Some(Reason::SourceChanged.to_string());
+                }
+                self.land(ix, Outcome::Ran, finished.record, false, scope);
+                self.bytes_ready(ix, same);
+            }
+            End::Stands { artifacts, checked, restored } => {
+                self.slots[ix].artifacts = Some(artifacts);
+                self.slots[ix].in_place = true;
+                let outcome = if restored { Outcome::Restored } else { Outcome::Fresh };
+                if after {
+                    // a held report of a cached node becomes one of a restored node
+                    if let Some(mut report) = self.slots[ix].held_report.take() {
+                        report.outcome = Outcome::Restored;
+                        report.seconds = finished.seconds;
+                        self.session.emit(Event::NodeFinished(report));
+                    }
+                    self.slots[ix].outcome = Some(Outcome::Restored);
+                } else {
+                    self.land(ix, outcome, finished.record, checked, scope);
+                }
+                self.bytes_ready(ix, true);
+            }
+            End::Lost(what) => self.rerun(ix, &what),
+            End::Voided(path) => self.voided(ix, &path, finished.log, scope),
+            End::Cancelled if timed_out && !self.session.stopping() => {
+                let limit = self.node(ix).timeout.unwrap_or_default();
+                let failure = Failure::new(format!("timed out after {:.3} s", limit.as_secs_f64()));
+                self.fail(ix, failure, finished.log, scope);
+            }
+            End::Failed(failure) => {
+                let failure = if timed_out && !self.session.stopping() {
+                    let limit = self.node(ix).timeout.unwrap_or_default();
+                    Failure {
+                        message: format!("timed out after {:.3} s: {}", limit.as_secs_f64(), failure.message),
+                        ..failure
+                    }
+                } else {
+                    failure
+                };
+                self.fail(ix, failure, finished.log, scope);
+            }
+            End::Cancelled => self.done(ix, Outcome::Cancelled, None, scope),
+        }
+        self.flight_over(ix);
+    }
+
+    /// Those that waited for a node with the same key are looked at again.
+    fn flight_over(&mut self, ix: NodeIx) {
+        let over = self.tasks.get(&ix).is_none();
+        if let Some(key) = self.slots[ix].key
+            && over
+            && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
+            && let Some((_, waiting)) = self.flights.remove(&key)
+        {
+            self.evaluable.extend(waiting);
+        }
+    }
+
+    /// A success: reported now, unless it was known before.
+    fn land<'scope>(
+        &mut self,
+        ix: NodeIx,
+        outcome: Outcome,
+        record: serde_json::Map<String, serde_json::Value>,
+        checked: bool,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+    ) where
+        's: 'scope,
+    {
+        let first = self.slots[ix].outcome.is_none() && self.slots[ix].waiting == 0;
+        self.slots[ix].outcome = Some(outcome);
+        let mut report = self.report(ix, outcome);
+        report.record = record;
+        report.checked = checked;
+        if outcome == Outcome::Fresh {
+            report.reason = None;
+        }
+        self.session.emit(Event::NodeFinished(report));
+        if first {
+            self.unlock(ix, scope);
+        }
+    }
+
+    pub(super) fn fail<'scope>(
+        &mut self,
+        ix: NodeIx,
+        failure: Failure,
+        log: Option<String>,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+    ) where
+        's: 'scope,
+    {
+        let mut report = self.report(ix, Outcome::Failed);
+        self.slots[ix].outcome = Some(Outcome::Failed);
+        self.slots[ix].held_report = None;
+        self.note_failure(ix, &failure);
+        report.allowed = self.node(ix).allow_failure;
+        report.error = Some(failure.message);
+        report.hints = failure.hints;
+        report.tail = failure.tail;
+        report.log = log;
+        self.session.emit(Event::NodeFinished(report));
+        for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
+            self.tasks.remove(&waiter);
+            self.slots[waiter].bytes.clear();
+            self.evaluable.push_back(waiter);
+        }
+        self.unlock(ix, scope);
+    }
+
+    pub(super) fn note_failure(&mut self, ix: NodeIx, failure: &Failure) {
+        if self.node(ix).allow_failure {
+            return;
+        }
+        // a lack of the machine outweighs a failed step
+        if self.failure.is_none() || failure.kind == Kind::Environment {
+            self.failure =
+                Some(if failure.kind == Kind::Environment { Kind::Environment } else { Kind::Step });
+        }
+        self.halting |= !self.session.options.keep_going;
+    }
+
+    pub(super) fn done<'scope>(
+        &mut self,
+        ix: NodeIx,
+        outcome: Outcome,
+        reason: Option<String>,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+    ) where
+        's: 'scope,
+    {
+        self.slots[ix].outcome = Some(outcome);
+        if reason.is_some() {
+            self.slots[ix].reason = reason;
+        }
+        let report = self.report(ix, outcome);
+        if outcome == Outcome::Cached {
+            self.slots[ix].held_report = Some(report);
+        } else {
+            self.session.emit(Event::NodeFinished(report));
+        }
+        self.unlock(ix, scope);
+    }
+
+    pub(super) fn report(&self, ix: NodeIx, outcome: Outcome) -> NodeReport {
+        let slot = &self.slots[ix];
+        NodeReport {
+            id: self.node(ix).id.clone(),
+            outcome,
+            reason: slot.reason.clone(),
+            key: slot.key.map(|key| key.to_string()),
+            seconds: slot.seconds,
+            attempts: slot.attempts,
+            checked: false,
+            stale: slot.stale,
+            allowed: false,
+            device: None,
+            error: None,
+            hints: Vec::new(),
+            tail: Vec::new(),
+            log: None,
+            record: serde_json::Map::new(),
+        }
+    }
+
+    /// Dependents lose one thing to wait for; services lose a user.
+    fn unlock<'scope>(&mut self, ix: NodeIx, scope: &'scope std::thread::Scope<'scope, '_>)
+    where
+        's: 'scope,
+    {
+        for service in self.release(ix) {
+            let session = self.session;
+            scope.spawn(move || session.services.stop(session, service));
+        }
+    }
+
+    /// Once per node, also when it is done a second time (its bytes were lost and made again). Returns the services whose last user
+    /// it was.
+    pub(super) fn release(&mut self, ix: NodeIx) -> Vec<ServiceIx> {
+        if std::mem::replace(&mut self.slots[ix].released, true) {
+            return Vec::new();
+        }
+        let mut unused = Vec::new();
+        for &service in &self.node(ix).services {
+            self.service_users[service] -= 1;
+            if self.service_users[service] == 0 {
+                unused.push(service);
+            }
+        }
+        let dependents: Vec<NodeIx> = self.session.project.graph.dependents(ix).collect();
+        for dependent in dependents {
+            if !self.selection.nodes.contains(&dependent) || self.slots[dependent].waiting == 0 {
+                continue;
+            }
+            self.slots[dependent].waiting -= 1;
+            if self.slots[dependent].waiting == 0 {
+                self.evaluable.push_back(dependent);
+            }
+        }
+        unused
+    }
+
+    /// Whether every selected node is fresh, and was not used unchecked.
+    pub(super) fn all_fresh(&self) -> bool {
+        self.selection.nodes.iter().all(|ix| {
+            let slot = &self.slots[*ix];
+            slot.outcome == Some(Outcome::Fresh) && !slot.stale
+        })
+    }
+
+    /// After the last job: what never got its turn.
+    pub(super) fn close<'scope>(&mut self, scope: &'scope std::thread::Scope<'scope, '_>)
+    where
+        's: 'scope,
+    {
+        for ix in self.session.project.graph.order.clone() {
+            if !self.selection.nodes.contains(&ix) {
+                continue;
+            }
+            if let Some(report) = self.slots[ix].held_report.take() {
+                self.session.emit(Event::NodeFinished(report));
+            }
+            if self.slots[ix].outcome.is_none() {
+                let of_failed = dependencies(self.session, ix).into_iter().find(|dep| {
+                    matches!(self.slots[*dep].outcome, Some(Outcome::Failed | Outcome::Skipped))
+                        && !self.allowed(*dep)
+                });
+                let (outcome, reason) = match of_failed {
+                    Some(dep) => {
+                        let verb = self.slots[dep].outcome.map_or("", Outcome::as_str);
+                        (Outcome::Skipped, Some(format!("{} {verb}", self.node(dep).id)))
+                    }
+                    None => (Outcome::Cancelled, None),
+                };
+                self.done(ix, outcome, reason, scope);
+            }
+        }
+        if self.session.stopping() {
+            let terminated = self.session.interrupts.terminated.is_cancelled();
+            self.failure = Some(if terminated { Kind::Terminated } else { Kind::Interrupted });
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What nodes and services run: stages with parameters, commands with arguments. Unaware of axes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use indexmap::IndexMap;
+
+use super::Expander;
+use crate::api::Work;
+use crate::graph::eval::{self, Context};
+use crate::graph::matrix::Combo;
+use crate::graph::pattern::normal;
+use crate::graph::value::{Late, Seg};
+use crate::graph::{Arg, CommandIo, NodeAction, ServiceAction, ServiceNode, ShellPart, Text, Value};
+use crate::model::{
+    Action, Command, Expr, ExprKind, Part, ServiceAction as Declared, Span, Template, Workflow,
+};
+
+impl Expander<'_> {
+    pub(super) fn action(
+        &self,
+        action: &Action,
+        ctx: &Context<'_>,
+        argv: &mut Vec<(usize, String)>,
+    ) -> Option<NodeAction> {
+        match action {
+            Action::Uses { stage, with } => {
+                let Some(found) = self.catalog.stage(&stage.value) else {
+                    self.fault(stage.span, format!("unknown stage '{}'", stage.value), None);
+                    return None;
+                };
+                let mut map = Vec::with_capacity(with.len());
+                for (key, expr) in with {
+                    map.push((key.clone(), self.eval(expr, ctx)?));
+                }
+                let value = Value::Map(map);
+                if let Err(fault) = found.check(&value.identity()) {
+                    let place = locate(with, &fault.path).or(stage.span);
+                    let known = found.signature().params;
+                    let message = match fault.path.as_str() {
+                        "" => format!("{}: {}", stage.value, fault.message),
+                        path => format!("{}: parameter '{path}': {}", stage.value, fault.message),
+                    };
+                    let names: Vec<&str> = known
+                        .get("properties")
+                        .and_then(|p| p.as_object())
+                        .map(|p| p.keys().map(String::as_str).collect())
+                        .unwrap_or_default();
+                    let unknown =
+                        fault.message.strip_prefix("unknown field `").and_then(|m| m.split('`').next());
+                    let hint =
+                        unknown.and_then(|name| crate::base::suggest::hint(name, names.iter().copied()));
+                    self.fault(place, message, hint.or(Some(format!("see: flow stages {}", stage.value))));
+                    return None;
+                }
+                let cpu = found.signature().work == Work::Cpu;
+                Some(NodeAction::Stage {
+                    name: stage.value.clone(),
+                    version: found.version(),
+                    with: value,
+                    cpu,
+                })
+            }
+            Action::Run { command, cwd, stdin, stdout, implicit } => {
+                let cwd = match cwd {
+                    Some(expr) => Some(normal(&self.known_text(expr, "cwd", ctx)?)),
+                    None => None,
+                };
+                let io = CommandIo {
+                    cwd,
+                    stdin: stdin.as_ref().map(|d| d.value.clone()),
+                    stdout: stdout.as_ref().map(|d| d.value.clone()),
+                };
+                self.command(command, io, ctx, if *implicit { Some(argv) } else { None })
+            }
+        }
+    }
+
+    pub(super) fn command(
+        &self,
+        command: &Command,
+        io: CommandIo,
+        ctx: &Context<'_>,
+        mut argv: Option<&mut Vec<(usize, String)>>,
+    ) -> Option<NodeAction> {
+        match command {
+            Command::Shell { text, span, shell } => {
+                let mut parts = Vec::new();
+                for part in &text.parts {
+                    parts.push(match part {
+                        Part::Lit(text) => ShellPart::Raw(text.clone()),
+                        Part::Ref(reference, at) => {
+                            ShellPart::Quoted(self.reference(reference, at.or(*span), ctx)?)
+                        }
+                    });
+                }
+                Some(NodeAction::Shell { shell: shell.clone(), parts, io })
+            }
+            Command::Argv(elements) => {
+                let mut args = Vec::new();
+                for element in elements {
+                    match &element.kind {
+                        ExprKind::Text(template) => {
+                            if let (Some(text), Some(argv)) = (template.as_literal(), argv.as_mut()) {
+                                argv.push((args.len(), text.to_owned()));
+                            }
+                            self.argument(element, template, ctx, &mut args)?;
+                        }
+                        ExprKind::Number(number) => args.push(Arg::One(Text::literal(number.to_string()))),
+                        ExprKind::Bool(flag) => args.push(Arg::One(Text::literal(flag.to_string()))),
+                        _ => {
+                            self.fault(element.span, "an argument is text or a number".to_owned(), None);
+                            return None;
+                        }
+                    }
+                }
+                Some(NodeAction::Argv { args, io })
+            }
+        }
+    }
+
+    fn argument(
+        &self,
+        element: &Expr,
+        template: &Template,
+        ctx: &Context<'_>,
+        args: &mut Vec<Arg>,
+    ) -> Option<()> {
+        let mut segs: Vec<Seg> = Vec::new();
+        let mut each: Option<(Vec<Seg>, String)> = None;
+        for part in &template.parts {
+            let (reference, span) = match part {
+                Part::Lit(text) => {
+                    segs.push(Seg::Lit(text.clone()));
+                    continue;
+                }
+                Part::Ref(reference, span) => (reference, span.or(element.span)),
+            };
+            let value = self.reference(reference, span, ctx)?;
+            match (&value, eval::segments(&value)) {
+                (_, Ok(more)) => segs.extend(more),
+                (Value::Paths { input, list: true }, _) if each.is_none() => {
+                    each = Some((std::mem::take(&mut segs), input.clone()));
+                }
+                (Value::List(items), _) if template.parts.len() == 1 => {
+                    for item in items {
+                        match eval::segments(item) {
+                            Ok(more) => args.push(Arg::One(Text(more))),
+                            Err(kind) => {
+                                self.fault(
+                                    span,
+                                    format!("${{{reference}}} holds {kind}, which is no argument"),
+                                    None,
+                                );
+                                return None;
+                            }
+                        }
+                    }
+                    return Some(());
+                }
+                (_, Err(kind)) => {
+                    self.fault(
+                        span,
+                        format!("${{{reference}}} is {kind}, and stands inside a longer argument"),
+                        Some("let it stand alone: each item becomes an argument of its own".to_owned()),
+                    );
+                    return None;
+                }
+            }
+        }
+        args.push(match each {
+            Some((before, input)) => Arg::Each { before: Text(before), input, after: Text(segs) },
+            None => Arg::One(Text(segs)),
+        });
+        Some(())
+    }
+
+    pub(super) fn services(&self) -> Vec<ServiceNode> {
+        let mut out = Vec::new();
+        let combo = Combo::default();
+        let no_inputs = HashMap::new();
+        for def in &self.scopes.services {
+            let ctx = Context { scope: def.scope, combo: &combo, inputs: &no_inputs, implicit: None };
+            let service = def.service;
+            let action = match &service.action {
+                Declared::Uses { service: name, with } => {
+                    let Some(info) = self.catalog.simulator(&name.value) else {
+                        self.fault(name.span, format!("unknown built-in service '{}'", name.value), None);
+                        continue;
+                    };
+                    let map: Option<Vec<_>> =
+                        with.iter().map(|(key, expr)| Some((key.clone(), self.eval(expr, &ctx)?))).collect();
+                    let Some(map) = map else { continue };
+                    let with_value = Value::Map(map);
+                    if let Err(fault) = (info.check)(&with_value.identity()) {
+                        let place = locate(with, &fault.path).or(name.span);
+                        self.fault(
+                            place,
+                            format!("{}: parameter '{}': {}", name.value, fault.path, fault.message),
+                            None,
+                        );
+                        continue;
+                    }
+                    ServiceAction::Simulator {
+                        name: name.value.clone(),
+                        version: info.version,
+                        with: with_value,
+                    }
+                }
+                Declared::Run(command) => match self.command(command, CommandIo::default(), &ctx, None) {
+                    Some(action) => ServiceAction::Command(action),
+                    None => continue,
+                },
+            };
+            let mut others = false;
+            let mut note = |late: &Late| others |= matches!(late, Late::Service { .. });
+            match &action {
+                ServiceAction::Simulator { with, .. } => with.for_each_late(&mut note),
+                ServiceAction::Command(action) => action.for_each_late(&mut note),
+            }
+            if others {
+                self.fault(
+                    service.span,
+                    format!("not yet: service '{}' refers to another service", def.id),
+                    Some("give it a fixed port, or start both in one service".to_owned()),
+                );
+            }
+            let workflow = self.scopes.scopes[def.scope].workflow;
+            let env: Option<BTreeMap<_, _>> = workflow
+                .env
+                .iter()
+                .chain(&service.env)
+                .map(|(name, expr)| Some((name.clone(), self.eval(expr, &ctx)?)))
+                .collect();
+            let files: Option<Vec<String>> = service
+                .identity_files
+                .iter()
+                .map(|expr| self.known_text(expr, "an identity file", &ctx))
+                .collect();
+            let (Some(env), Some(identity_files)) = (env, files) else { continue };
+            out.push(ServiceNode {
+                id: def.id.clone(),
+                source: workflow.source,
+                action,
+                env,
+                port: service.port,
+                probe: service.ready.probe.clone(),
+                ready_timeout: service.ready.timeout,
+                stop: service.stop,
+                identity_tools: service.identity_tools.clone(),
+                identity_files,
+            });
+        }
+        out
+    }
+
+    pub(super) fn on_finish(&self, workflow: &Workflow) -> Option<NodeAction> {
+        let combo = Combo::default();
+        let no_inputs = HashMap::new();
+        let ctx = Context { scope: 0, combo: &combo, inputs: &no_inputs, implicit: None };
+        let declared = workflow.on_finish.as_ref()?;
+        self.command(&declared.value, CommandIo::default(), &ctx, None)
+    }
+}
+
+/// The place of `a.b[0].c` inside `with`.
+fn locate(with: &IndexMap<String, Expr>, path: &str) -> Option<Span> {
+    let mut parts = path.split(['.', '[']).map(|part| part.trim_end_matches(']'));
+    let mut expr = with.get(parts.next()?)?;
+    for part in parts {
+        expr = match &expr.kind {
+            ExprKind::Map(map) => match map.iter().find(|(key, _)| key == part) {
+                Some((_, inner)) => inner,
+                None => break,
+            },
+            ExprKind::List(items) => match part.parse::<usize>().ok().and_then(|at| items.get(at)) {
+                Some(inner) => inner,
+                None => break,
+            },
+            _ => break,
+        };
+    }
+    expr.span
+}

@@ -141,13 +141,16 @@ impl Pattern {
             out.pop();
         }
         if dir {
-            out.push(ANYTHING);
+            out.push(WITHIN);
         }
         out
     }
 
     /// Whether a path of the given [`shape`](Self::shape) could match.
     pub fn can_meet(&self, shape: &[u32]) -> bool {
+        if let [dir @ .., WITHIN] = shape {
+            return self.can_meet(dir) || self.can_meet(&[dir, &['/' as u32, ANYTHING]].concat());
+        }
         let other: Vec<Token> = shape
             .iter()
             .map(|&c| {
@@ -226,6 +229,8 @@ impl Pattern {
 }
 
 const ANYTHING: u32 = u32::MAX;
+/// At the end of a shape: the directory itself, or anything in it.
+const WITHIN: u32 = ANYTHING - 1;
 
 /// Text form of a path: no `./`, no doubled or trailing slashes, `a/../b` is `b`.
 pub fn normal(path: &str) -> String {

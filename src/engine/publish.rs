@@ -74,6 +74,9 @@ pub(super) fn one(
     record(session, node, output, artifact)
 }
 
+/// From where, to where, what.
+type Move = (PathBuf, PathBuf, Artifact);
+
 /// Brings recorded outputs into place: those of `only`, by index.
 pub(super) fn restore(
     session: &Session,
@@ -84,7 +87,7 @@ pub(super) fn restore(
 ) -> std::result::Result<(), PlaceError> {
     let artifacts = artifacts_of(record, node);
     // all bytes first: a lost one must not leave half of the outputs new
-    let mut ready: Vec<(usize, Vec<(PathBuf, PathBuf, Artifact)>)> = Vec::new();
+    let mut ready: Vec<(usize, Vec<Move>)> = Vec::new();
     for &index in only {
         let output = &node.outputs[index];
         let place = session.project.root.join(&output.path);

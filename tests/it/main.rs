@@ -1,4 +1,5 @@
 //! Behaviour through the real binary: one module per feature, each test a small story told with `support`.
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, reason = "all of it is test code")]
 
 mod support;
 

@@ -93,17 +93,17 @@ fn versions(w: &Workspace) -> Vec<String> {
 
 #[test]
 fn every_url_is_not_found() {
-    nothing_can_be_fetched(json!({"match": "*", "status": 404}), "404", 1);
+    nothing_can_be_fetched(json!({"match": "*", "status": 404}), "answered 404", 1);
 }
 
 #[test]
 fn every_url_has_a_server_fault() {
-    nothing_can_be_fetched(json!({"match": "*", "status": 500}), "500", 3);
+    nothing_can_be_fetched(json!({"match": "*", "status": 500}), "answered 500", 3);
 }
 
 #[test]
 fn every_answer_is_cut_in_mid_body() {
-    nothing_can_be_fetched(json!({"match": "*", "cut_after": 100}), "200", 3);
+    nothing_can_be_fetched(json!({"match": "*", "cut_after": 100}), "(status 200)", 3);
 }
 
 #[test]

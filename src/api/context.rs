@@ -77,6 +77,10 @@ pub struct StageContext<'a> {
     pub previous: Option<Previous>,
     /// Ends early when set.
     pub cancel: CancelToken,
+    /// Entries of append directories that some node contributes now, relative to the workspace root: never to be removed.
+    pub current_entries: Vec<PathBuf>,
+    /// Entries of append directories that the stage removed: they count as in place from now on.
+    pub removed_entries: Vec<PathBuf>,
     /// What differs on every run (times, addresses, ETags): kept in the run record, in no output.
     pub record: Map<String, Value>,
     /// Takes log lines.

@@ -7,5 +7,7 @@ pub mod completions;
 pub mod reference;
 pub mod render;
 mod signals;
+mod signature;
+mod stage_reference;
 
 pub use app::{main, main_with};

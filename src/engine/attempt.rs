@@ -15,6 +15,7 @@ use super::facts::FactFinder;
 use super::fill::Running;
 use super::publish::{self, PlaceError};
 use super::recover;
+use super::retention;
 use super::session::Session;
 use crate::api::{CancelToken, Done, InputFile, Previous, StageContext};
 use crate::base::files::Stat;
@@ -357,6 +358,8 @@ impl Job<'_> {
             with,
             previous: previous.map(|record| Previous { record: record.record.clone() }),
             cancel: self.cancel.clone(),
+            current_entries: retention::current_entries(self.session, self.node),
+            removed_entries: Vec::new(),
             record: serde_json::Map::new(),
             log: &mut lines,
             runtime: &runtime,
@@ -375,6 +378,7 @@ impl Job<'_> {
         };
         let result = if *cpu { self.session.pool.install(body) } else { body() };
         self.record = ctx.record;
+        retention::forget(&self.session.project, &ctx.removed_entries);
         result.map_err(|error| Failure {
             hints: error.hints,
             retryable: error.retryable,

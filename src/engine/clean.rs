@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::project::Project;
 use super::query::orphans;
+use super::retention;
 use crate::base::files;
 use crate::error::{Error, Result};
 
@@ -31,7 +32,7 @@ pub fn clean(project: &Project, only_orphans: bool, dry_run: bool) -> Result<Cle
         };
         rows.iter()
             .filter(|row| row.workflow == mine && declared(&row.path, row.append))
-            .filter(|row| !row.append || current(project, row))
+            .filter(|row| !row.append || retention::is_current(project, row))
             .map(|row| row.path.clone())
             .collect()
     };
@@ -52,15 +53,4 @@ pub fn clean(project: &Project, only_orphans: bool, dry_run: bool) -> Result<Cle
     }
     project.workspace.sync()?;
     Ok(report)
-}
-
-/// Whether an entry of an append directory is what its node contributes now.
-fn current(project: &Project, row: &crate::store::PublishedRow) -> bool {
-    let Some(last) = project.workspace.node_summary(&row.workflow, &row.node) else { return false };
-    let Ok(Some(record)) = project.store.result(&last.key) else { return false };
-    let artifact = record.outputs.iter().find(|(name, _)| *name == row.output).map(|(_, artifact)| artifact);
-    artifact.is_some_and(|artifact| {
-        super::evaluate::entries(project, artifact)
-            .is_ok_and(|entries| entries.iter().any(|(_, entry)| *entry == row.artifact))
-    })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::facts::{FactFinder, Missing, Outputs};
 use super::options::{Force, RunOptions};
 use super::project::Project;
+use super::retention;
 use crate::base::clock;
 use crate::base::digest::Digest;
 use crate::error::{Error, Result};
@@ -160,9 +161,12 @@ fn differs(
     if output.append {
         for (name, entry) in entries(project, artifact)? {
             let path = path.join(&name);
-            if let Some(reason) =
-                compare(&finder.content(project, &path)?, &entry, &format!("{}/{name}", output.path))
-            {
+            let shown = format!("{}/{name}", output.path);
+            let content = finder.content(project, &path)?;
+            if content.is_none() && retention::is_removed(project, &shown) {
+                continue;
+            }
+            if let Some(reason) = compare(&content, &entry, &shown) {
                 return Ok(Some(reason));
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! `project` opens a workflow in its workspace; `evaluate` decides what a node needs; `plan` shows that without running;
 //! `run` coordinates: it evaluates nodes whose producers are done, hands jobs to threads (`attempt`), and takes their results.
-//! `collect` and `publish` are the commit; `recover` undoes what a killed run left; `schedule` is the pure resource model.
+//! `collect` and `publish` are the commit; `retention` knows which entries of append
+//! directories are current and which were removed; `recover` undoes what a killed run left; `schedule` is the pure resource model.
 
 mod attach;
 mod attempt;
@@ -21,6 +22,7 @@ mod project;
 mod publish;
 mod query;
 mod recover;
+mod retention;
 mod run;
 mod schedule;
 mod services;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Made;
 use super::evaluate::{artifacts_of, entries};
+use super::retention;
 use super::session::Session;
 use crate::base::files::{self, Stat};
 use crate::base::{clock, failpoint};
@@ -79,6 +80,9 @@ pub(super) fn one(
     record(session, node, output, artifact)
 }
 
+/// From where, to where, what.
+type Move = (PathBuf, PathBuf, Artifact);
+
 /// Brings recorded outputs into place: those of `only`, by index.
 pub(super) fn restore(
     session: &Session,
@@ -89,7 +93,7 @@ pub(super) fn restore(
 ) -> std::result::Result<(), PlaceError> {
     let artifacts = artifacts_of(record, node);
     // all bytes first: a lost one must not leave half of the outputs new
-    let mut ready: Vec<(usize, Vec<(PathBuf, PathBuf, Artifact)>)> = Vec::new();
+    let mut ready: Vec<(usize, Vec<Move>)> = Vec::new();
     for &index in only {
         let output = &node.outputs[index];
         let place = session.project.root.join(&output.path);
@@ -98,7 +102,8 @@ pub(super) fn restore(
             let mut wanted = Vec::new();
             for (name, entry) in entries(&session.project, &artifacts[index])? {
                 let target = place.join(&name);
-                if !already(session, output, &target, &name, &entry)? {
+                let removed = retention::is_removed(&session.project, &format!("{}/{name}", output.path));
+                if !removed && !already(session, output, &target, &name, &entry)? {
                     wanted.push((name, target, entry));
                 }
             }
@@ -139,7 +144,6 @@ fn fetch(
     scratch: &Path,
     index: usize,
 ) -> std::result::Result<PathBuf, PlaceError> {
-    let from = scratch.join(format!("restore-{index}"));
     fs::create_dir_all(scratch).map_err(|e| Error::io("create", scratch, e))?;
     files::remove_any(&from).map_err(|e| Error::io("remove", &from, e))?;
     match session.project.store.restore(artifact, &from) {
@@ -255,7 +259,9 @@ fn record(session: &Session, node: &Node, output: &Output, artifact: &Artifact) 
     let rows = if output.append {
         entries(project, artifact)?
             .into_iter()
-            .map(|(name, entry)| row(format!("{}/{name}", output.path), &entry))
+            .map(|(name, entry)| (format!("{}/{name}", output.path), entry))
+            .filter(|(path, _)| !retention::is_removed(project, path))
+            .map(|(path, entry)| row(path, &entry))
             .collect()
     } else if *artifact == Artifact::Absent {
         project.workspace.unclaim(&output.path, project.name());

@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::certify::certify;
 use super::attempt::{Finished, Task, perform};
+use super::certify::certify;
 use super::command;
 use super::evaluate::paths;
 use super::facts::{FactFinder, Outputs};

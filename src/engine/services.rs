@@ -149,7 +149,11 @@ fn spec(session: &Session, node: &ServiceNode) -> Result<ServiceSpec, String> {
     };
     let (argv, probe): (Box<dyn Fn(u16) -> Vec<String> + Send + Sync>, Probe) = match &node.action {
         ServiceAction::Simulator { name, with, .. } => {
-            let with = with.fill(&none)?.to_string();
+            let mut with = with.fill(&none)?;
+            if let (Some(port), Some(with)) = (node.port, with.as_object_mut()) {
+                with.insert("port".to_owned(), port.into());
+            }
+            let with = with.to_string();
             let program = session.program.to_string_lossy().into_owned();
             let argv = vec![program, "__sim".to_owned(), name.clone(), with];
             (Box::new(move |_| argv.clone()), Probe::Announce)

@@ -14,12 +14,14 @@ pub(crate) struct Bench<'s> {
     inputs: Vec<(String, InputFile)>,
     with: Value,
     pub(crate) previous: Option<Previous>,
+    pub(crate) current_entries: Vec<PathBuf>,
 }
 
 /// What a run of the stage left behind.
 pub(crate) struct Finished {
     pub(crate) result: Result<Done, StageError>,
     pub(crate) record: Map<String, Value>,
+    pub(crate) removed_entries: Vec<PathBuf>,
     pub(crate) log: Vec<String>,
     out: PathBuf,
     _dir: TempDir,
@@ -28,7 +30,7 @@ pub(crate) struct Finished {
 impl<'s> Bench<'s> {
     pub(crate) fn new(stage: &'s dyn Stage, with: Value) -> Self {
         let dir = TempDir::new().unwrap();
-        Self { stage, dir, inputs: Vec::new(), with, previous: None }
+        Self { stage, dir, inputs: Vec::new(), with, previous: None, current_entries: Vec::new() }
     }
 
     /// Adds a file to the input `name`.
@@ -78,13 +80,15 @@ impl<'s> Bench<'s> {
             with: self.with,
             previous: self.previous,
             cancel: Default::default(),
+            current_entries: self.current_entries,
+            removed_entries: Vec::new(),
             record: Map::new(),
             log: &mut sink,
             runtime: runtime.handle(),
         };
         let result = self.stage.run(&mut ctx);
-        let record = ctx.record;
-        Finished { result, record, log, out, _dir: self.dir }
+        let (record, removed_entries) = (ctx.record, ctx.removed_entries);
+        Finished { result, record, removed_entries, log, out, _dir: self.dir }
     }
 }
 

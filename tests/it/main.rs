@@ -1,10 +1,15 @@
 //! Behaviour through the real binary: one module per feature, each test a small story told with `support`.
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, reason = "all of it is test code")]
 
 mod support;
 
+mod compare;
 mod explain;
 mod first_run;
+mod freshness;
 mod graph;
 mod incremental;
+mod inferencemax;
 mod outputs;
 mod policies;
+mod shipped;

@@ -6,6 +6,7 @@ use crate::api::{Arity, Catalog, Signature};
 use crate::base::suggest;
 use crate::cli::app::App;
 use crate::cli::args::StagesArgs;
+use crate::cli::signature;
 use crate::error::{Error, Result};
 use crate::observe::table;
 
@@ -67,23 +68,16 @@ fn describe(name: &str, version: u32, signature: &Signature) -> String {
 }
 
 fn parameters(out: &mut String, schema: &schemars::Schema) {
-    let Some(properties) = schema.get("properties").and_then(|p| p.as_object()) else { return };
-    if properties.is_empty() {
-        return;
-    }
-    out.push_str("\nparameters:\n");
-    let required: Vec<&str> = schema
-        .get("required")
-        .and_then(|r| r.as_array())
-        .map(|list| list.iter().filter_map(|v| v.as_str()).collect())
-        .unwrap_or_default();
-    for (name, property) in properties {
-        let doc = property.get("description").and_then(|d| d.as_str()).unwrap_or("").replace('\n', " ");
-        let rest = match (required.contains(&name.as_str()), property.get("default")) {
-            (true, _) => " (required)".to_owned(),
-            (false, Some(default)) if !default.is_null() => format!(" (default {default})"),
-            _ => String::new(),
-        };
-        out.push_str(&format!("  {name}{rest}: {doc}\n"));
+    for (index, parameter) in signature::parameters(schema).iter().enumerate() {
+        if index == 0 {
+            out.push_str("\nparameters:\n");
+        }
+        let need = if parameter.required { ", required" } else { "" };
+        let default =
+            parameter.default.as_ref().map(|value| format!(", default {value}")).unwrap_or_default();
+        out.push_str(&format!(
+            "  {} ({}{need}{default}): {}\n",
+            parameter.path, parameter.kind, parameter.doc
+        ));
     }
 }

@@ -83,10 +83,11 @@ impl Stage for Prune {
             doc: "Removes old versions from a directory of versions.\n\
                 \n\
                 A version is a directory that holds a metadata.json; everything else in 'directory' is left alone and listed. The 'keep'\n\
-                newest by modification time of the directory stay (of equally old ones the later name), so do those in 'keep_ids' and\n\
-                those in the input 'current'. Order it after the step that makes versions with 'needs'. The policy is never: it runs\n\
-                whenever it is selected. Report: dry_run, removed, kept (name, reason: newest, current or keep_ids), missing (keep_ids\n\
-                that are not there), ignored.",
+                newest by modification time of the directory stay (of equally old ones the later name), so do those in 'keep_ids', those\n\
+                that a step contributes now, and those in the input 'current'. What it removed counts as in place: nothing makes or\n\
+                restores it again. Order it after the step that makes versions with 'needs'. The policy is never: it runs whenever it is\n\
+                selected. Report: dry_run, removed, kept (name, reason: newest, current or keep_ids), missing (keep_ids that are not\n\
+                there), ignored.",
             params: schemars::schema_for!(Params),
             inputs: vec![InputPort {
                 name: "current",
@@ -156,6 +157,7 @@ impl Stage for Prune {
                 let aside = directory.join(format!("{REMOVING}{name}"));
                 let path = directory.join(name);
                 fs::rename(&path, &aside).map_err(|e| StageError::io("remove", &path, e))?;
+                ctx.removed_entries.push(path);
                 remove(&aside)?;
                 (ctx.log)(&format!("removed {name}"));
             }
@@ -215,11 +217,17 @@ impl Found {
     }
 }
 
-/// Names that may be those of current versions: every component of the inputs' paths, and what input directories hold, but for
+/// Names that may be those of current versions: what nodes contribute now, every component of the inputs' paths, and what input directories hold, but for
 /// the pruned directory itself, which holds the old ones too.
 fn current(ctx: &StageContext, directory: &Path) -> Result<BTreeSet<String>, StageError> {
-    let mut names = BTreeSet::new();
     let pruned = fs::canonicalize(directory).ok();
+    let inside = |entry: &&PathBuf| entry.parent().and_then(|dir| fs::canonicalize(dir).ok()) == pruned;
+    let mut names: BTreeSet<String> = ctx
+        .current_entries
+        .iter()
+        .filter(inside)
+        .filter_map(|entry| Some(entry.file_name()?.to_str()?.to_owned()))
+        .collect();
     for file in ctx.files("current") {
         let failed = |e: std::io::Error| StageError::io("read", Path::new(&file.name), e);
         names.extend(file.name.split('/').map(str::to_owned));
@@ -306,6 +314,17 @@ mod tests {
             .run(&["report"])
             .ok();
         assert_eq!(names(&dir), ["README", "a", "b", "e", "notes"]);
+    }
+
+    #[test]
+    fn what_a_node_contributes_now_stays_and_what_goes_is_told() {
+        let dir = versions(&AGES);
+        let mut bench = Bench::new(&Prune, json!({"directory": dir.path(), "keep": 1}));
+        bench.current_entries = vec![dir.path().join("e"), dir.path().join("raw/b"), "elsewhere/c".into()];
+        let done = bench.run(&["report"]).ok();
+        assert_eq!(done.json("report")["removed"], json!(["d", "c", "b"]));
+        assert_eq!(done.removed_entries, ["b", "c", "d"].map(|name| dir.path().join(name)));
+        assert_eq!(names(&dir), ["README", "a", "e", "notes"]);
     }
 
     #[test]

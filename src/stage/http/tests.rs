@@ -270,6 +270,8 @@ fn run_on(
         with,
         previous: None,
         cancel: cancel.clone(),
+        current_entries: Vec::new(),
+        removed_entries: Vec::new(),
         record: Map::new(),
         log: &mut |_| {},
         runtime,

@@ -172,10 +172,12 @@ impl Transfer<'_> {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => {
-                    return Err(broken(url, error, &format!(" after {bytes} bytes of the body")));
+                    let place = format!(" after {bytes} bytes of the body (status {status})");
+                    return Err(broken(url, error, &place));
                 }
                 Err(_) => {
-                    return Err(silent(url, idle, &format!("nothing more after {bytes} bytes of the body")));
+                    let what = format!("nothing more after {bytes} bytes of the body (status {status})");
+                    return Err(silent(url, idle, &what));
                 }
             };
             hasher.update(&chunk);

@@ -3,13 +3,13 @@
 use std::io::Write;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::api::{InputFile, StageError};
 use crate::base::suggest;
 
 /// How lines of a written table end. Both are read, mixed too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LineEnd {
     /// `\r\n`, as RFC 4180 says and Python's `csv` module writes.

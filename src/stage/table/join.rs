@@ -4,7 +4,7 @@ mod layout;
 mod report;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::layout::Layout;
@@ -44,7 +44,7 @@ struct Params {
 }
 
 /// The prefixes of the value columns.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Prefix {
     /// Of the left table's value columns.
@@ -60,7 +60,7 @@ impl Default for Prefix {
 }
 
 /// What becomes of a key that has several rows on a side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum OnDuplicate {
     /// The stage fails; the report lists the keys.
@@ -75,7 +75,7 @@ enum OnDuplicate {
 }
 
 /// What becomes of a key that only one side has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum OneSided {
     /// Its rows stay, the other side's value columns empty.

@@ -2,12 +2,13 @@
 
 use std::process::ExitStatus;
 
+use nix::sys::signal::Signal;
+
 use super::fill::Running;
 use super::query::node_named;
-use super::recover;
 use super::services::plain;
 use super::session::Session;
-use crate::base::suggest;
+use crate::base::{process, suggest};
 use crate::error::{Error, Result};
 use crate::graph::{Fill, NodeAction};
 
@@ -19,7 +20,6 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
         error.hints.extend(suggest::hint(service, services.iter().map(|s| s.id.as_str())));
         return Err(error);
     };
-    recover::recover(&session.project)?;
     let result = session.services.address(session, ix, &session.interrupts.stop);
     let result = match result {
         Ok(address) => {
@@ -51,7 +51,6 @@ fn with_tail(message: String, tail: &[String]) -> Error {
 pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> Result<ExitStatus> {
     let ix = node_named(&session.project, node)?;
     let node = session.project.graph.nodes[ix].clone();
-    recover::recover(&session.project)?;
     let result = (|| {
         let mut running = Running::default();
         for output in &node.outputs {
@@ -81,17 +80,44 @@ pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> R
             }
         };
         let (program, args) = argv.split_first().ok_or_else(|| Error::usage("no command"))?;
-        std::process::Command::new(program)
+        // from now on nothing of it outlives flow
+        session.guard()?;
+        let child = std::process::Command::new(program)
             .args(args)
             .env_clear()
             .envs(env)
             .current_dir(cwd)
-            .status()
-            .map_err(|e| Error::environment(format!("failed to start {}: {e}", program.to_string_lossy())))
+            .spawn()
+            .map_err(|e| Error::environment(format!("failed to start {}: {e}", program.to_string_lossy())))?;
+        attend(session, child)
     })();
     session.services.stop_all(session);
     session.close();
     result
+}
+
+/// Waits for a command that shares this process's terminal: Ctrl-C there reaches it without help, anything else is passed on.
+fn attend(session: &Session, mut child: std::process::Child) -> Result<ExitStatus> {
+    use std::io::IsTerminal;
+    let at_terminal = std::io::stdin().is_terminal();
+    let interrupts = &session.interrupts;
+    let mut asked = false;
+    loop {
+        if let Some(status) =
+            child.try_wait().map_err(|e| Error::environment(format!("failed to wait: {e}")))?
+        {
+            return Ok(status);
+        }
+        if !at_terminal || interrupts.terminated.is_cancelled() {
+            if interrupts.kill.is_cancelled() {
+                process::kill(child.id(), Signal::SIGKILL);
+            } else if interrupts.stop.is_cancelled() && !asked {
+                asked = true;
+                process::kill(child.id(), Signal::SIGTERM);
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }
 
 /// Runs `on_finish` of the root workflow; its outcome changes nothing and is only said.

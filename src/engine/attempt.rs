@@ -17,8 +17,8 @@ use super::publish::{self, PlaceError};
 use super::recover;
 use super::session::Session;
 use crate::api::{CancelToken, Done, InputFile, Previous, StageContext};
+use crate::base::clock;
 use crate::base::files::Stat;
-use crate::base::{clock, failpoint};
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
@@ -282,7 +282,6 @@ impl Job<'_> {
     ) -> std::result::Result<Option<End>, Failure> {
         let (session, node) = (self.session, self.node);
         let dir = session.attempt_dir(self.ix, self.attempts);
-        claim_scratch(session).map_err(Failure::from)?;
         std::fs::create_dir_all(&dir).map_err(|e| Failure::from(Error::io("create", &dir, e)))?;
         let before = match self.look(keyed).map_err(Failure::from)? {
             Ok(before) => before,
@@ -312,7 +311,6 @@ impl Job<'_> {
             running.outputs.insert(output.name.clone(), made.path.clone());
         }
         let begun = Instant::now();
-        failpoint::hit("running");
         let result = if command::is_command(node) {
             command::run(session, node, &running, self.cancel, &mut self.log).map(|()| Done::Made)
         } else {
@@ -320,13 +318,15 @@ impl Job<'_> {
         };
         let seconds = begun.elapsed().as_secs_f64();
         let outcome = match result {
+            Err(failure) => Err(self.explain_death(failure)),
+            // what was made while a service was gone is no result
+            Ok(_) if let Some(failure) = self.service_death() => Err(failure),
             Ok(Done::Made) => self.commit(keyed, &made, &before, seconds),
             Ok(Done::Unchanged) => self.unchanged(keyed, previous, seconds),
-            Err(failure) => Err(self.explain_death(failure)),
         };
         let keep = matches!(outcome, Ok(Some(End::Ran(_))));
         if !keep {
-            if outcome.is_err() {
+            if outcome.as_ref().is_err_and(|failure| !failure.cancelled) {
                 self.publish_on_failure(&made);
             }
             recover::put_back(&session.project, &dir).map_err(Failure::from)?;
@@ -493,21 +493,24 @@ impl Job<'_> {
 
     /// If a service died meanwhile, that is the cause: its message and the tail of its log.
     fn explain_death(&mut self, failure: Failure) -> Failure {
-        if failure.cancelled {
+        if self.session.stopping() {
             return failure;
         }
-        for service in &self.node.services {
-            if let Some((message, tail)) = self.session.services.death(self.session, *service) {
-                for line in tail {
-                    self.log.line(&line);
-                }
-                return Failure {
-                    retryable: false,
-                    ..Failure::new(format!("{message}\n{}", failure.message))
-                };
-            }
+        match self.service_death() {
+            Some(death) if failure.cancelled => death,
+            Some(death) => Failure { message: format!("{}\n{}", death.message, failure.message), ..death },
+            None => failure,
         }
-        failure
+    }
+
+    fn service_death(&mut self) -> Option<Failure> {
+        let services = &self.session.services;
+        let (message, tail) =
+            self.node.services.iter().find_map(|service| services.death(self.session, *service))?;
+        for line in tail {
+            self.log.line(&line);
+        }
+        Some(Failure::new(message))
     }
 
     /// Input files by name, as the stage or command gets them.
@@ -603,17 +606,6 @@ pub(super) fn remember(session: &Session, node: &Node, keyed: &Keyed, seconds: O
 
 fn keyed_again(keyed: &Keyed) -> Keyed {
     Keyed { key: keyed.key, manifest: keyed.manifest.clone(), facts: keyed.facts.clone() }
-}
-
-/// Marks the run's scratch as this workspace's, so that the next run knows what it may clean up.
-fn claim_scratch(session: &Session) -> Result<()> {
-    let mark = session.scratch.join("workspace");
-    if mark.exists() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(&session.scratch).map_err(|e| Error::io("create", &session.scratch, e))?;
-    let owner = session.project.root.to_string_lossy().into_owned();
-    crate::base::files::write_atomic(&mark, owner.as_bytes()).map_err(|e| Error::io("write", &mark, e))
 }
 
 /// Exponential with jitter on the upper half.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::listing::Disk;
 use crate::api::Catalog;
 use crate::base::digest::Digest;
+use crate::base::process;
 use crate::error::{Error, Result};
 use crate::front::{self, LoadRequest, Loaded};
 use crate::graph::{Expansion, Graph, expand};
@@ -55,9 +56,8 @@ impl Project {
         Ok(Self { root, loaded, catalog: catalog.clone(), graph, store, workspace })
     }
 
-    /// Expands again: after a wait for another run, directories may have changed.
+    /// Expands again: what a killed run had set aside is back in the directories.
     pub fn refresh(&mut self) -> Result<()> {
-        self.workspace = Arc::new(Workspace::open(&self.store, &self.root)?);
         self.graph = expand_in(&self.loaded, &self.root, &self.store, &self.workspace, &self.catalog)?;
         Ok(())
     }
@@ -99,18 +99,19 @@ pub fn locked(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<WorkspaceLock> {
     let root = root.canonicalize().map_err(|e| Error::io("open the workspace", root, e))?;
-    if let Some(outer) = std::env::var_os(super::session::ENV_ROOT)
-        && Path::new(&outer) == root
-    {
-        return Err(Error::environment(
-            "flow is already running in this workspace, and started this command",
-        )
-        .hint("a step cannot run flow on its own workspace; use include, or another workspace (-C DIR)"));
+    let inside = || {
+        Error::environment("flow is already running in this workspace, and started this command")
+            .hint("a step cannot run flow on its own workspace; use include, or another workspace (-C DIR)")
+    };
+    if std::env::var_os(super::session::ENV_ROOT).is_some_and(|outer| Path::new(&outer) == root) {
+        return Err(inside());
     }
     let who =
         |pid: Option<u32>| pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     match Workspace::try_lock(&root)? {
         LockOutcome::Held(lock) => return Ok(lock),
+        // by way of a run of another workspace, or without the environment
+        LockOutcome::Busy { pid: Some(pid) } if process::ancestors().contains(&pid) => return Err(inside()),
         LockOutcome::Busy { pid } if no_wait => {
             return Err(Error::environment(format!("the workspace is in use by {}", who(pid)))
                 .hint("wait for it, or leave out --no-wait"));

@@ -173,7 +173,7 @@ fn rename_into(from: &Path, to: &Path) -> Result<()> {
     let old = from.with_extension("flow-old");
     if from_is_dir || to_is_dir {
         match fs::rename(to, &old) {
-            Ok(()) => {}
+            Ok(()) => failpoint::hit("between_renames"),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
                 files::remove_any(to).map_err(|e| Error::io("remove", to, e))?;

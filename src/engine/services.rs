@@ -62,6 +62,15 @@ impl Services {
         }
     }
 
+    /// Whether a service that should be up died. Never waits, so that it may be asked often.
+    pub(super) fn is_dead(&self, ix: ServiceIx) -> bool {
+        match self.0[ix].try_lock().as_deref() {
+            Ok(Slot::Up(running)) => running.failure().is_some(),
+            Ok(Slot::Failed(..)) => true,
+            _ => false,
+        }
+    }
+
     /// What became of a service that should be up: message and tail, if it died.
     pub(super) fn death(&self, session: &Session, ix: ServiceIx) -> Option<(String, Vec<String>)> {
         let mut slot = self.0[ix].lock().unwrap_or_else(|e| e.into_inner());
@@ -74,7 +83,7 @@ impl Services {
         session.emit(Event::ServiceStopped { service: id.clone(), failure: Some(failure.message.clone()) });
         let old = std::mem::replace(&mut *slot, Slot::Failed(failure.message.clone(), failure.tail.clone()));
         if let (Slot::Up(running), Ok(guard)) = (old, session.guard()) {
-            running.stop(guard);
+            running.stop(guard, &session.interrupts.kill);
         }
         Some((failure.message, failure.tail))
     }
@@ -86,9 +95,17 @@ impl Services {
             && let Slot::Up(running) = std::mem::take(&mut *slot)
             && let Ok(guard) = session.guard()
         {
-            running.stop(guard);
             let id = session.project.graph.services[ix].id.clone();
-            session.emit(Event::ServiceStopped { service: id, failure: None });
+            let died = running.failure().map(|failure| failure.message);
+            let stopped = running.stop(guard, &session.interrupts.kill);
+            if stopped.exit.is_none() {
+                session.note(format!("service {id} could not be ended, not even by SIGKILL"));
+            } else if stopped.killed && !session.interrupts.kill.is_cancelled() {
+                let grace = session.project.graph.services[ix].stop;
+                session
+                    .note(format!("service {id} did not end within {grace:?} after SIGTERM and was killed"));
+            }
+            session.emit(Event::ServiceStopped { service: id, failure: died });
         }
     }
 
@@ -112,7 +129,6 @@ fn start(
     let spec = spec(session, node).map_err(|message| failure(format!("service {}: {message}", node.id)))?;
     let guard = session.guard().map_err(|e| failure(e.to_string()))?;
     let running = RunningService::start(&spec, guard, cancel)?;
-    crate::base::failpoint::hit("service_start");
     session.emit(Event::ServiceReady {
         service: node.id.clone(),
         url: running.url().to_owned(),
@@ -149,7 +165,11 @@ fn spec(session: &Session, node: &ServiceNode) -> Result<ServiceSpec, String> {
     };
     let (argv, probe): (Box<dyn Fn(u16) -> Vec<String> + Send + Sync>, Probe) = match &node.action {
         ServiceAction::Simulator { name, with, .. } => {
-            let with = with.fill(&none)?.to_string();
+            let mut with = with.fill(&none)?;
+            if let (Some(port), Some(with)) = (node.port, with.as_object_mut()) {
+                with.insert("port".to_owned(), port.into());
+            }
+            let with = with.to_string();
             let program = session.program.to_string_lossy().into_owned();
             let argv = vec![program, "__sim".to_owned(), name.clone(), with];
             (Box::new(move |_| argv.clone()), Probe::Announce)

@@ -7,7 +7,7 @@ use crate::cli::app::App;
 use crate::cli::args::{Restore, RunArgs, SelectArgs};
 use crate::cli::signals;
 use crate::engine::{self, Force, RunOptions, Session};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
 use crate::observe::jsonl::JsonLines;
 use crate::observe::record::Recorder;
@@ -43,11 +43,7 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     let interrupts = signals::listen()?;
     // faults of the file are said before anything is waited for
     let (loaded, catalog) = app.load(&args.select.workflow)?;
-    let printer = Arc::clone(&app.printer);
-    let lock =
-        engine::locked(&app.root, args.no_wait, &mut |line| printer.talk(&format!("{line}\n")), &|| {
-            interrupts.stop.is_cancelled()
-        })?;
+    let lock = lock(app, args.no_wait, &interrupts)?;
     let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?;
     let store = Arc::clone(&project.store);
 
@@ -67,7 +63,7 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     })));
     let sink: Arc<dyn Sink> = Arc::new(Fanout::new(observers));
 
-    let mut session = Session::new(project, options, sink, interrupts)?;
+    let mut session = Session::recovering(project, options, sink, interrupts)?;
     *record.lock().unwrap_or_else(|e| e.into_inner()) = Some(RunWriter::create(&store, session.run_id())?);
     let result = engine::run(&mut session);
     if let Some(writer) = record.lock().unwrap_or_else(|e| e.into_inner()).take() {
@@ -111,5 +107,10 @@ pub(super) fn lock(
     engine::locked(&app.root, no_wait, &mut |line| printer.talk(&format!("{line}\n")), &|| {
         interrupts.stop.is_cancelled()
     })
-    .map_err(|error: Error| error)
+    .map_err(|error| match error.kind {
+        Kind::Interrupted if interrupts.terminated.is_cancelled() => {
+            Error { kind: Kind::Terminated, ..error }
+        }
+        _ => error,
+    })
 }

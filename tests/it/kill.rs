@@ -161,13 +161,7 @@ fn while_a_command_runs() {
 
 #[test]
 fn when_a_blob_is_written() {
-    at(&[
-        "blob_written:1",
-        "blob_written:2",
-        "blob_written:3",
-        "blob_written:4",
-        "blob_written:3",
-    ]);
+    at(&["blob_written:1", "blob_written:2", "blob_written:3", "blob_written:4", "blob_written:3"]);
 }
 
 #[test]

@@ -2,5 +2,6 @@
 
 mod support;
 
+mod concurrency;
 mod first_run;
 mod kill;

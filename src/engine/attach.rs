@@ -10,6 +10,7 @@ use super::services::plain;
 use super::session::Session;
 use crate::base::{process, suggest};
 use crate::error::{Error, Result};
+use crate::exec::ServiceFailure;
 use crate::graph::{Fill, NodeAction};
 
 /// Starts a service, says its URL, and stops it when asked to.
@@ -28,23 +29,23 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
                 if session.stopping() {
                     break Ok(());
                 }
-                if let Some((message, tail)) = session.services.death(session, ix) {
-                    break Err(with_tail(message, &tail));
+                if let Some(failure) = session.services.death(session, ix) {
+                    break Err(with_tail(failure));
                 }
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
         }
         Err(_) if session.stopping() => Ok(()),
-        Err((message, tail)) => Err(with_tail(message, &tail)),
+        Err(failure) => Err(with_tail(failure)),
     };
     session.services.stop_all(session);
     session.close();
     result
 }
 
-fn with_tail(message: String, tail: &[String]) -> Error {
-    let tail: String = tail.iter().map(|line| format!("\n  {line}")).collect();
-    Error::step(format!("{message}{tail}"))
+fn with_tail(failure: ServiceFailure) -> Error {
+    let tail: String = failure.tail.iter().map(|line| format!("\n  {line}")).collect();
+    Error { hints: failure.hints, ..Error::step(format!("{}{tail}", failure.message)) }
 }
 
 /// Runs a command with the environment, directory and services of a node. Its streams are this process's own.
@@ -58,7 +59,7 @@ pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> R
         }
         for service in &node.services {
             let address = session.services.address(session, *service, &session.interrupts.stop);
-            running.services.insert(*service, address.map_err(|(message, tail)| with_tail(message, &tail))?);
+            running.services.insert(*service, address.map_err(with_tail)?);
         }
         let mut env: std::collections::BTreeMap<String, String> = session.base_env().into_iter().collect();
         for name in &node.pass_env {

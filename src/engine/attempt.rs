@@ -21,6 +21,7 @@ use crate::base::clock;
 use crate::base::files::Stat;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::exec::ServiceFailure;
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
 use crate::model::{Artifact, Retry};
 use crate::store::{NodeRow, ResultRecord};
@@ -147,6 +148,11 @@ pub(super) fn perform(
     let end = match task {
         Task::Restore { keyed, record, only } => job.restore(keyed, &record, &only),
         Task::Run { keyed, reason, previous, share } => job.run(keyed, reason, previous, share),
+    };
+    // the death of a service ends its dependents, wherever they are
+    let end = match end {
+        End::Cancelled if !session.stopping() => job.service_death().map_or(End::Cancelled, End::Failed),
+        other => other,
     };
     let end = match end {
         End::Failed(mut failure) => {
@@ -290,12 +296,7 @@ impl Job<'_> {
         let mut running = Running { inputs: self.files(), ..Running::default() };
         for service in &node.services {
             let address =
-                session.services.address(session, *service, self.cancel).map_err(|(message, tail)| {
-                    for line in tail {
-                        self.log.line(&line);
-                    }
-                    Failure { cancelled: self.cancel.is_cancelled(), ..Failure::new(message) }
-                })?;
+                session.services.address(session, *service, self.cancel).map_err(|e| self.of_service(e))?;
             running.services.insert(*service, address);
         }
         let made = if command::is_command(node) {
@@ -505,12 +506,16 @@ impl Job<'_> {
 
     fn service_death(&mut self) -> Option<Failure> {
         let services = &self.session.services;
-        let (message, tail) =
-            self.node.services.iter().find_map(|service| services.death(self.session, *service))?;
-        for line in tail {
+        let death = self.node.services.iter().find_map(|service| services.death(self.session, *service))?;
+        Some(self.of_service(death))
+    }
+
+    /// The failure of a service as that of this node, with the last lines of the service's log.
+    fn of_service(&mut self, failure: ServiceFailure) -> Failure {
+        for line in failure.tail {
             self.log.line(&line);
         }
-        Some(Failure::new(message))
+        Failure { hints: failure.hints, cancelled: failure.cancelled, ..Failure::new(failure.message) }
     }
 
     /// Input files by name, as the stage or command gets them.

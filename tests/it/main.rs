@@ -5,3 +5,4 @@ mod support;
 mod concurrency;
 mod first_run;
 mod kill;
+mod services;

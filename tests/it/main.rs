@@ -4,5 +4,6 @@ mod support;
 
 mod concurrency;
 mod first_run;
+mod interrupt;
 mod kill;
 mod services;

@@ -9,7 +9,7 @@ use super::query::node_named;
 use super::services::plain;
 use super::session::Session;
 use crate::base::{process, suggest};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::exec::ServiceFailure;
 use crate::graph::{Fill, NodeAction};
 
@@ -45,7 +45,8 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
 
 fn with_tail(failure: ServiceFailure) -> Error {
     let tail: String = failure.tail.iter().map(|line| format!("\n  {line}")).collect();
-    Error { hints: failure.hints, ..Error::step(format!("{}{tail}", failure.message)) }
+    let kind = if failure.cancelled { Kind::Interrupted } else { Kind::Step };
+    Error { hints: failure.hints, ..Error::new(kind, format!("{}{tail}", failure.message)) }
 }
 
 /// Runs a command with the environment, directory and services of a node. Its streams are this process's own.

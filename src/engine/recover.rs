@@ -117,7 +117,7 @@ pub(super) fn set_aside(project: &Project, attempt: &Path, places: &[PathBuf]) -
     let bytes = serde_json::to_vec(&aside).map_err(|e| Error::bug(e.to_string()))?;
     files::write_atomic(&journal, &bytes).map_err(|e| Error::io("write", &journal, e))?;
     for Move { place, to, .. } in &aside.moves {
-        match fs::rename(place, to) {
+        match files::move_any(place, to) {
             Ok(()) => project.workspace.forget(place),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("set aside", place, e)),
@@ -145,7 +145,7 @@ pub(super) fn put_back(project: &Project, attempt: &Path) -> Result<usize> {
             if let Some(parent) = place.parent() {
                 fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
             }
-            fs::rename(to, place).map_err(|e| Error::io("put back", place, e))?;
+            files::move_any(to, place).map_err(|e| Error::io("put back", place, e))?;
             failpoint::hit("put_back");
             count += 1;
         }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{LONG, Workspace, names_in, nothing_left, wait_for};
+use crate::support::{LONG, Workspace, names_in, nothing_left, processes_of, signal, wait_for};
 
 /// Longest time until nothing of a killed run is left.
 const GONE: Duration = Duration::from_secs(2);
@@ -238,5 +239,70 @@ fn after_the_result_row_nothing_runs_twice() {
         assert_eq!(w.read("log").lines().count(), runs, "{point}");
         assert_eq!((w.read("out/a"), w.read("out/b")), ("x\n".to_owned(), "y\n".to_owned()), "{point}");
         w.run(&[]).ok().all_fresh();
+    }
+}
+
+#[test]
+fn without_the_guard_the_next_run_ends_what_is_left() {
+    let w = Workspace::with(json!({"steps": {"a": {
+        "run": "if [ -e hold ]; then setsid sleep 1000 & touch started; sleep 1000; fi; echo x > ${outputs.o}", "outputs": {"o": "o"}
+    }}}));
+    w.write("hold", "");
+    let mut child = w.command(&["run", "flow.json", "-q"]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the node to start", LONG, || w.has("started"));
+    for (pid, _) in processes_of(&w).iter().filter(|(_, line)| line.contains("__guard")) {
+        signal(*pid, "KILL");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(processes_of(&w).len() >= 2, "{:?}", processes_of(&w));
+    w.remove("hold");
+    w.run(&[]).ok().ran(["a"]).says("processes that run");
+    nothing_left(&w, GONE);
+}
+
+#[test]
+fn with_the_cache_and_the_outputs_on_other_file_systems() {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    let shared = Path::new("/dev/shm");
+    let w = Workspace::with(json!({"steps": {"a": {
+        "run": "printf half > out/a; mkdir out/t; cp s out/t/x; echo up; cat s > out/a; cat s > ${outputs.b}", "inputs": {"s": "s"},
+        "outputs": {"a": "out/a", "b": "out/b", "t": "out/t/"}
+    }}}));
+    if device(shared).is_none() || device(shared) == device(w.root()) {
+        return;
+    }
+    let other = tempfile::tempdir_in(shared).unwrap();
+    let cache = other.path().join("cache").display().to_string();
+    std::fs::create_dir(other.path().join("out")).unwrap();
+    let check = |text: &str| {
+        assert_eq!(
+            (w.read("out/a"), w.read("out/b"), w.read("out/t/x")),
+            (text.into(), text.into(), text.into())
+        );
+        assert_eq!(names_in(&w.path(".flow/tmp")), [""; 0]);
+        assert_eq!(names_in(&w.path("out")), ["a", "b", "t"]);
+    };
+    for (outputs, cache) in [("here", cache.as_str()), ("there", cache.as_str()), ("there", "cache")] {
+        let out = w.path("out");
+        let _ = std::fs::remove_file(&out).or_else(|_| std::fs::remove_dir_all(&out));
+        if outputs == "there" {
+            std::os::unix::fs::symlink(other.path().join("out"), &out).unwrap();
+        }
+        w.write("s", "old");
+        w.run(&["--cache", cache]).ok();
+        check("old");
+        for point in
+            ["running", "set_aside:1", "set_aside:2", "between_renames:1", "between_renames:2", "result_row"]
+        {
+            let text = format!("{outputs} {cache} {point}");
+            w.write("s", &text);
+            let mut command = w.command(&["run", "flow.json", "-q", "--cache", cache]);
+            let status = command.env("FLOW_FAILPOINT", point).stderr(Stdio::null()).status().unwrap();
+            assert_eq!(status.signal(), Some(9), "{outputs} {point}");
+            w.run(&["--cache", cache]).ok();
+            check(&text);
+        }
     }
 }

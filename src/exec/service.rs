@@ -583,7 +583,9 @@ mod tests {
         let service = bench.start(&spec).unwrap();
         assert_eq!(service.tail(1), [format!("ready on {}", service.port())]);
         assert_eq!(service.failure(), None);
-        assert_eq!(service.stop(&bench.guard, &bench.cancel).exit, Some(Exit::Signal(9, "SIGKILL".into())));
+        let at_once = CancelToken::default();
+        at_once.cancel();
+        assert_eq!(service.stop(&bench.guard, &at_once).exit, Some(Exit::Signal(9, "SIGKILL".into())));
 
         let service = bench.start(&bench.spec(Probe::Announce, server("announce"))).unwrap();
         assert!(service.url().ends_with(&format!(":{}", service.port())), "{}", service.url());

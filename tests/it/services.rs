@@ -331,7 +331,7 @@ fn up_says_its_url_and_ends_whole() {
         let (child, url) = up(&w);
         // it serves
         let other = Workspace::with(
-            json!({"steps": {"f": {"uses": "http.fetch", "with": {"url": format!("{url}/a")}, "outputs": {"b": "b"}}}}),
+            json!({"steps": {"f": {"uses": "http.fetch", "with": {"url": format!("{url}/a")}, "outputs": {"body": "b"}}}}),
         );
         other.run(&[]).ok();
         assert!(processes_of(&w).len() >= 2, "{:?}", processes_of(&w));

@@ -18,7 +18,7 @@ pub(super) fn listen() -> Result<Interrupts> {
             for signal in signals.forever() {
                 if told.kill.is_cancelled() {
                     // something does not listen: the guard ends what was started, the next run puts back what was set aside
-                    std::process::exit(128 + signal);
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
                 }
                 if told.stop.is_cancelled() {
                     told.kill.cancel();

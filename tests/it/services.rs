@@ -313,15 +313,38 @@ fn timeouts_end_commands_and_stages() {
     nothing_left(&w, LONG);
 }
 
-/// `flow up s` until its URL is known.
-fn up(w: &Workspace) -> (Child, String) {
+/// A `flow up s` that does not outlive its test.
+struct Up(Option<Child>);
+
+/// `flow up s` once it has said its URL.
+fn up(w: &Workspace) -> (Up, String) {
     use std::io::{BufRead, BufReader};
-    let mut child =
-        w.command(&["up", "flow.json", "s"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = w.command(&["up", "flow.json", "s"]);
+    let mut up = Up(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()));
     let mut url = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut url).unwrap();
+    let said = up.0.as_mut().and_then(|child| child.stdout.as_mut()).unwrap();
+    BufReader::new(said).read_line(&mut url).unwrap();
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
-    (child, url.trim().to_owned())
+    (up, url.trim().to_owned())
+}
+
+impl Up {
+    fn signal(&self, name: &str) {
+        signal(self.0.as_ref().unwrap().id(), name);
+    }
+
+    fn end(mut self) -> Run {
+        Run::of(self.0.take().unwrap().wait_with_output().unwrap())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 #[test]
@@ -335,8 +358,8 @@ fn up_says_its_url_and_ends_whole() {
         );
         other.run(&[]).ok();
         assert!(processes_of(&w).len() >= 2, "{:?}", processes_of(&w));
-        signal(child.id(), name);
-        let run = Run::of(child.wait_with_output().unwrap());
+        child.signal(name);
+        let run = child.end();
         assert_eq!(run.code, if kill { None } else { Some(0) }, "{name}: {}", run.stderr);
         nothing_left(&w, LONG);
     }
@@ -353,7 +376,7 @@ fn up_ends_when_the_service_does() {
     );
     let (child, _) = up(&w);
     w.write("end", "");
-    let run = Run::of(child.wait_with_output().unwrap()).exits(1);
+    let run = child.end().exits(1);
     assert!(run.stderr.contains("died: exit code 5") && run.stderr.contains("bye"), "{}", run.stderr);
     nothing_left(&w, LONG);
 }
@@ -367,8 +390,8 @@ fn up_beside_a_run_leaves_it_alone() {
     let run = w.command(&["run", "flow.json"]).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("the node to start", LONG, || w.has("started"));
     let (child, _) = up(&w);
-    signal(child.id(), "INT");
-    Run::of(child.wait_with_output().unwrap()).ok();
+    child.signal("INT");
+    child.end().ok();
     w.write("go", "");
     Run::of(run.wait_with_output().unwrap()).ok();
     assert_eq!(w.read("out/d"), "new\n");

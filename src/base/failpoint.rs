@@ -7,6 +7,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::getpid;
 
 /// The variable that arms one point: `NAME`, or `NAME:N` for the N-th time it is reached (from 1).
+///
+/// The points: `running` (a command has written to its output), `blob_written`, `result_row` (committed), `between_renames`,
+/// `workspace_row` (not yet committed), `service_start` (its process runs, it is not ready), `set_aside`, `put_back`.
 pub const VARIABLE: &str = "FLOW_FAILPOINT";
 
 struct Armed {

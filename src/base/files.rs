@@ -88,6 +88,36 @@ pub fn remove_any(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Moves a file, a link or a whole directory by rename, to another file system by a copy: `to` is whole or not there, and `from`
+/// goes last.
+pub fn move_any(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {}
+        other => return other,
+    }
+    let beside = to.with_file_name(format!(".flow-{:016x}", fastrand::u64(..)));
+    copy_tree(from, &beside)
+        .and_then(|()| fs::rename(&beside, to))
+        .inspect_err(|_| drop(remove_any(&beside)))?;
+    remove_any(from)
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    let meta = fs::symlink_metadata(from)?;
+    if meta.is_dir() {
+        fs::create_dir(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        fs::set_permissions(to, meta.permissions())
+    } else if meta.is_symlink() {
+        std::os::unix::fs::symlink(fs::read_link(from)?, to)
+    } else {
+        fs::copy(from, to).map(drop)
+    }
+}
+
 /// Removes `path`'s parents below `root` as long as they are empty.
 pub fn remove_empty_parents(path: &Path, root: &Path) {
     let mut dir = path.parent();

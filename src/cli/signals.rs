@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM become interrupts of the run: once to stop, twice to kill. Unaware of what runs.
+//! Ctrl-C and SIGTERM become interrupts of the run: once to stop, twice to kill, and once more to end flow itself. Unaware of what runs.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -16,6 +16,10 @@ pub(super) fn listen() -> Result<Interrupts> {
         .name("signals".to_owned())
         .spawn(move || {
             for signal in signals.forever() {
+                if told.kill.is_cancelled() {
+                    // something does not listen: the guard ends what was started, the next run puts back what was set aside
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                }
                 if told.stop.is_cancelled() {
                     told.kill.cancel();
                 }

@@ -2,13 +2,15 @@
 
 use std::process::ExitStatus;
 
+use nix::sys::signal::Signal;
+
 use super::fill::Running;
 use super::query::node_named;
-use super::recover;
 use super::services::plain;
 use super::session::Session;
-use crate::base::suggest;
-use crate::error::{Error, Result};
+use crate::base::{process, suggest};
+use crate::error::{Error, Kind, Result};
+use crate::exec::ServiceFailure;
 use crate::graph::{Fill, NodeAction};
 
 /// Starts a service, says its URL, and stops it when asked to.
@@ -19,7 +21,6 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
         error.hints.extend(suggest::hint(service, services.iter().map(|s| s.id.as_str())));
         return Err(error);
     };
-    recover::recover(&session.project)?;
     let result = session.services.address(session, ix, &session.interrupts.stop);
     let result = match result {
         Ok(address) => {
@@ -28,30 +29,30 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
                 if session.stopping() {
                     break Ok(());
                 }
-                if let Some((message, tail)) = session.services.death(session, ix) {
-                    break Err(with_tail(message, &tail));
+                if let Some(failure) = session.services.death(session, ix) {
+                    break Err(with_tail(failure));
                 }
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
         }
         Err(_) if session.stopping() => Ok(()),
-        Err((message, tail)) => Err(with_tail(message, &tail)),
+        Err(failure) => Err(with_tail(failure)),
     };
     session.services.stop_all(session);
     session.close();
     result
 }
 
-fn with_tail(message: String, tail: &[String]) -> Error {
-    let tail: String = tail.iter().map(|line| format!("\n  {line}")).collect();
-    Error::step(format!("{message}{tail}"))
+fn with_tail(failure: ServiceFailure) -> Error {
+    let tail: String = failure.tail.iter().map(|line| format!("\n  {line}")).collect();
+    let kind = if failure.cancelled { Kind::Interrupted } else { Kind::Step };
+    Error { hints: failure.hints, ..Error::new(kind, format!("{}{tail}", failure.message)) }
 }
 
 /// Runs a command with the environment, directory and services of a node. Its streams are this process's own.
 pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> Result<ExitStatus> {
     let ix = node_named(&session.project, node)?;
     let node = session.project.graph.nodes[ix].clone();
-    recover::recover(&session.project)?;
     let result = (|| {
         let mut running = Running::default();
         for output in &node.outputs {
@@ -59,7 +60,7 @@ pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> R
         }
         for service in &node.services {
             let address = session.services.address(session, *service, &session.interrupts.stop);
-            running.services.insert(*service, address.map_err(|(message, tail)| with_tail(message, &tail))?);
+            running.services.insert(*service, address.map_err(with_tail)?);
         }
         let mut env: std::collections::BTreeMap<String, String> = session.base_env().into_iter().collect();
         for name in &node.pass_env {
@@ -81,17 +82,44 @@ pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> R
             }
         };
         let (program, args) = argv.split_first().ok_or_else(|| Error::usage("no command"))?;
-        std::process::Command::new(program)
+        // from now on nothing of it outlives flow
+        session.guard()?;
+        let child = std::process::Command::new(program)
             .args(args)
             .env_clear()
             .envs(env)
             .current_dir(cwd)
-            .status()
-            .map_err(|e| Error::environment(format!("failed to start {}: {e}", program.to_string_lossy())))
+            .spawn()
+            .map_err(|e| Error::environment(format!("failed to start {}: {e}", program.to_string_lossy())))?;
+        attend(session, child)
     })();
     session.services.stop_all(session);
     session.close();
     result
+}
+
+/// Waits for a command that shares this process's terminal: Ctrl-C there reaches it without help, anything else is passed on.
+fn attend(session: &Session, mut child: std::process::Child) -> Result<ExitStatus> {
+    use std::io::IsTerminal;
+    let at_terminal = std::io::stdin().is_terminal();
+    let interrupts = &session.interrupts;
+    let mut asked = false;
+    loop {
+        if let Some(status) =
+            child.try_wait().map_err(|e| Error::environment(format!("failed to wait: {e}")))?
+        {
+            return Ok(status);
+        }
+        if !at_terminal || interrupts.terminated.is_cancelled() {
+            if interrupts.kill.is_cancelled() {
+                process::kill(child.id(), Signal::SIGKILL);
+            } else if interrupts.stop.is_cancelled() && !asked {
+                asked = true;
+                process::kill(child.id(), Signal::SIGTERM);
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }
 
 /// Runs `on_finish` of the root workflow; its outcome changes nothing and is only said.

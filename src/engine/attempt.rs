@@ -18,10 +18,11 @@ use super::recover;
 use super::retention;
 use super::session::Session;
 use crate::api::{CancelToken, Done, InputFile, Previous, StageContext};
+use crate::base::clock;
 use crate::base::files::Stat;
-use crate::base::{clock, failpoint};
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::exec::ServiceFailure;
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
 use crate::model::{Artifact, Retry};
 use crate::store::{NodeRow, ResultRecord};
@@ -148,6 +149,11 @@ pub(super) fn perform(
     let end = match task {
         Task::Restore { keyed, record, only } => job.restore(keyed, &record, &only),
         Task::Run { keyed, reason, previous, share } => job.run(keyed, reason, previous, share),
+    };
+    // the death of a service ends its dependents, wherever they are
+    let end = match end {
+        End::Cancelled if !session.stopping() => job.service_death().map_or(End::Cancelled, End::Failed),
+        other => other,
     };
     let end = match end {
         End::Failed(mut failure) => {
@@ -283,7 +289,6 @@ impl Job<'_> {
     ) -> std::result::Result<Option<End>, Failure> {
         let (session, node) = (self.session, self.node);
         let dir = session.attempt_dir(self.ix, self.attempts);
-        claim_scratch(session).map_err(Failure::from)?;
         std::fs::create_dir_all(&dir).map_err(|e| Failure::from(Error::io("create", &dir, e)))?;
         let before = match self.look(keyed).map_err(Failure::from)? {
             Ok(before) => before,
@@ -292,12 +297,7 @@ impl Job<'_> {
         let mut running = Running { inputs: self.files(), ..Running::default() };
         for service in &node.services {
             let address =
-                session.services.address(session, *service, self.cancel).map_err(|(message, tail)| {
-                    for line in tail {
-                        self.log.line(&line);
-                    }
-                    Failure { cancelled: self.cancel.is_cancelled(), ..Failure::new(message) }
-                })?;
+                session.services.address(session, *service, self.cancel).map_err(|e| self.of_service(e))?;
             running.services.insert(*service, address);
         }
         let made = if command::is_command(node) {
@@ -313,7 +313,6 @@ impl Job<'_> {
             running.outputs.insert(output.name.clone(), made.path.clone());
         }
         let begun = Instant::now();
-        failpoint::hit("running");
         let result = if command::is_command(node) {
             command::run(session, node, &running, self.cancel, &mut self.log).map(|()| Done::Made)
         } else {
@@ -321,13 +320,15 @@ impl Job<'_> {
         };
         let seconds = begun.elapsed().as_secs_f64();
         let outcome = match result {
+            Err(failure) => Err(self.explain_death(failure)),
+            // what was made while a service was gone is no result
+            Ok(_) if let Some(failure) = self.service_death() => Err(failure),
             Ok(Done::Made) => self.commit(keyed, &made, &before, seconds),
             Ok(Done::Unchanged) => self.unchanged(keyed, previous, seconds),
-            Err(failure) => Err(self.explain_death(failure)),
         };
         let keep = matches!(outcome, Ok(Some(End::Ran(_))));
         if !keep {
-            if outcome.is_err() {
+            if outcome.as_ref().is_err_and(|failure| !failure.cancelled) {
                 self.publish_on_failure(&made);
             }
             recover::put_back(&session.project, &dir).map_err(Failure::from)?;
@@ -497,21 +498,28 @@ impl Job<'_> {
 
     /// If a service died meanwhile, that is the cause: its message and the tail of its log.
     fn explain_death(&mut self, failure: Failure) -> Failure {
-        if failure.cancelled {
+        if self.session.stopping() {
             return failure;
         }
-        for service in &self.node.services {
-            if let Some((message, tail)) = self.session.services.death(self.session, *service) {
-                for line in tail {
-                    self.log.line(&line);
-                }
-                return Failure {
-                    retryable: false,
-                    ..Failure::new(format!("{message}\n{}", failure.message))
-                };
-            }
+        match self.service_death() {
+            Some(death) if failure.cancelled => death,
+            Some(death) => Failure { message: format!("{}\n{}", death.message, failure.message), ..death },
+            None => failure,
         }
-        failure
+    }
+
+    fn service_death(&mut self) -> Option<Failure> {
+        let services = &self.session.services;
+        let death = self.node.services.iter().find_map(|service| services.death(self.session, *service))?;
+        Some(self.of_service(death))
+    }
+
+    /// The failure of a service as that of this node, with the last lines of the service's log.
+    fn of_service(&mut self, failure: ServiceFailure) -> Failure {
+        for line in failure.tail {
+            self.log.line(&line);
+        }
+        Failure { hints: failure.hints, cancelled: failure.cancelled, ..Failure::new(failure.message) }
     }
 
     /// Input files by name, as the stage or command gets them.
@@ -610,17 +618,6 @@ pub(super) fn remember(session: &Session, node: &Node, keyed: &Keyed, seconds: O
 
 fn keyed_again(keyed: &Keyed) -> Keyed {
     Keyed { key: keyed.key, manifest: keyed.manifest.clone(), facts: keyed.facts.clone() }
-}
-
-/// Marks the run's scratch as this workspace's, so that the next run knows what it may clean up.
-fn claim_scratch(session: &Session) -> Result<()> {
-    let mark = session.scratch.join("workspace");
-    if mark.exists() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(&session.scratch).map_err(|e| Error::io("create", &session.scratch, e))?;
-    let owner = session.project.root.to_string_lossy().into_owned();
-    crate::base::files::write_atomic(&mark, owner.as_bytes()).map_err(|e| Error::io("write", &mark, e))
 }
 
 /// Exponential with jitter on the upper half.

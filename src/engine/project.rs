@@ -9,6 +9,7 @@ use super::listing::Disk;
 use crate::api::Catalog;
 use crate::base::clock;
 use crate::base::digest::Digest;
+use crate::base::process;
 use crate::error::{Error, Result};
 use crate::front::{self, LoadRequest, Loaded};
 use crate::graph::{Expansion, Graph, expand};
@@ -62,6 +63,13 @@ impl Project {
         Ok(Self { root, loaded, catalog: catalog.clone(), graph, store, workspace, asked, opened_ns })
     }
 
+    /// Expands again: what a killed run had set aside is back in the directories.
+    pub fn refresh(&mut self) -> Result<()> {
+        (self.graph, self.asked) =
+            expand_in(&self.loaded, &self.root, &self.store, &self.workspace, &self.catalog)?;
+        Ok(())
+    }
+
     /// The root workflow file's name: whose rows of the workspace state are meant.
     pub fn name(&self) -> &str {
         &self.graph.file
@@ -105,18 +113,19 @@ pub fn locked(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<WorkspaceLock> {
     let root = root.canonicalize().map_err(|e| Error::io("open the workspace", root, e))?;
-    if let Some(outer) = std::env::var_os(super::session::ENV_ROOT)
-        && Path::new(&outer) == root
-    {
-        return Err(Error::environment(
-            "flow is already running in this workspace, and started this command",
-        )
-        .hint("a step cannot run flow on its own workspace; use include, or another workspace (-C DIR)"));
+    let inside = || {
+        Error::environment("flow is already running in this workspace, and started this command")
+            .hint("a step cannot run flow on its own workspace; use include, or another workspace (-C DIR)")
+    };
+    if std::env::var_os(super::session::ENV_ROOT).is_some_and(|outer| Path::new(&outer) == root) {
+        return Err(inside());
     }
     let who =
         |pid: Option<u32>| pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     match Workspace::try_lock(&root)? {
         LockOutcome::Held(lock) => return Ok(lock),
+        // by way of a run of another workspace, or without the environment
+        LockOutcome::Busy { pid: Some(pid) } if process::ancestors().contains(&pid) => return Err(inside()),
         LockOutcome::Busy { pid } if no_wait => {
             return Err(Error::environment(format!("the workspace is in use by {}", who(pid)))
                 .hint("wait for it, or leave out --no-wait"));

@@ -144,6 +144,7 @@ fn fetch(
     scratch: &Path,
     index: usize,
 ) -> std::result::Result<PathBuf, PlaceError> {
+    let from = scratch.join(format!("restore-{index}"));
     fs::create_dir_all(scratch).map_err(|e| Error::io("create", scratch, e))?;
     files::remove_any(&from).map_err(|e| Error::io("remove", &from, e))?;
     match session.project.store.restore(artifact, &from) {
@@ -190,7 +191,7 @@ fn rename_into(from: &Path, to: &Path) -> Result<()> {
     let old = from.with_extension("flow-old");
     if from_is_dir || to_is_dir {
         match fs::rename(to, &old) {
-            Ok(()) => {}
+            Ok(()) => failpoint::hit("between_renames"),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
                 files::remove_any(to).map_err(|e| Error::io("remove", to, e))?;
@@ -198,35 +199,8 @@ fn rename_into(from: &Path, to: &Path) -> Result<()> {
             Err(e) => return Err(Error::io("set aside", to, e)),
         }
     }
-    match fs::rename(from, to) {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => copy_into(from, to)?,
-        Err(e) => return Err(Error::io("publish", to, e)),
-    }
+    files::move_any(from, to).map_err(|e| Error::io("publish", to, e))?;
     files::remove_any(&old).map_err(|e| Error::io("remove", &old, e))
-}
-
-fn copy_into(from: &Path, to: &Path) -> Result<()> {
-    let beside = to.with_file_name(format!(".flow-{}", fastrand::u64(..)));
-    copy_tree(from, &beside).map_err(|e| Error::io("copy to", &beside, e))?;
-    fs::rename(&beside, to).map_err(|e| Error::io("publish", to, e))?;
-    files::remove_any(from).map_err(|e| Error::io("remove", from, e))
-}
-
-fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
-    let meta = fs::symlink_metadata(from)?;
-    if meta.is_dir() {
-        fs::create_dir(to)?;
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
-            copy_tree(&entry.path(), &to.join(entry.file_name()))?;
-        }
-        Ok(())
-    } else if meta.is_symlink() {
-        std::os::unix::fs::symlink(fs::read_link(from)?, to)
-    } else {
-        fs::copy(from, to).map(drop)
-    }
 }
 
 /// Removes the file of an output that is absent now, if flow put it there.

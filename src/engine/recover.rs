@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::project::Project;
-use super::session::scratch_root;
-use crate::base::{files, process};
+use super::session::{scratch_prefix, scratch_root};
+use crate::base::{failpoint, files, process};
 use crate::error::{Error, Result};
 use crate::exec::end_run_processes;
 
@@ -23,7 +23,15 @@ struct Active {
 /// Files set aside before a command that writes its declared outputs itself.
 #[derive(Serialize, Deserialize, Default)]
 struct Aside {
-    moves: Vec<(PathBuf, PathBuf)>,
+    moves: Vec<Move>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Move {
+    place: PathBuf,
+    to: PathBuf,
+    /// Something stood there. If it is not at `to`, it has not been moved yet, or is back already.
+    stood: bool,
 }
 
 /// Notes that this run is about to start processes.
@@ -31,27 +39,32 @@ pub(super) fn mark_active(project: &Project, run: &str) -> Result<()> {
     let pid = std::process::id();
     let active = Active { run: run.to_owned(), pid, start_time: process::start_time(pid).unwrap_or(0) };
     let bytes = serde_json::to_vec(&active).map_err(|e| Error::bug(e.to_string()))?;
-    let path = active_path(project);
+    let path = active_path(project, run);
     files::write_atomic(&path, &bytes).map_err(|e| Error::io("write", &path, e))
 }
 
 /// Notes that none is left.
-pub(super) fn unmark_active(project: &Project) {
-    let _ = fs::remove_file(active_path(project));
+pub(super) fn unmark_active(project: &Project, run: &str) {
+    let _ = fs::remove_file(active_path(project, run));
 }
 
-fn active_path(project: &Project) -> PathBuf {
-    project.workspace.dir().join("active.json")
+/// One file per run: `flow up` goes on beside a run.
+fn active_path(project: &Project, run: &str) -> PathBuf {
+    project.workspace.dir().join("active").join(format!("{run}.json"))
 }
 
-/// Ends processes of a dead run, puts back what it had set aside, removes its scratch. Returns lines worth telling.
-pub(super) fn recover(project: &Project) -> Result<Vec<String>> {
+/// Ends processes of dead runs, puts back what they had set aside, removes their scratch. Returns lines worth telling. The caller holds
+/// the workspace lock; the graph is expanded anew if a directory that it lists may have changed.
+pub fn recover(project: &mut Project) -> Result<Vec<String>> {
     let mut told = Vec::new();
-    let path = active_path(project);
-    if let Ok(bytes) = fs::read(&path)
-        && let Ok(active) = serde_json::from_slice::<Active>(&bytes)
-        && !process::is_alive(active.pid, active.start_time)
-    {
+    for entry in fs::read_dir(project.workspace.dir().join("active")).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(bytes) = fs::read(&path) else { continue };
+        // one that cannot be read was never finished: its run had started nothing
+        let Ok(active) = serde_json::from_slice::<Active>(&bytes) else { continue };
+        if process::is_alive(active.pid, active.start_time) {
+            continue;
+        }
         let ended = end_run_processes(&active.run, Duration::from_secs(1));
         if ended > 0 {
             told.push(format!("ended {ended} processes that run {} had left", active.run));
@@ -59,27 +72,31 @@ pub(super) fn recover(project: &Project) -> Result<Vec<String>> {
         let _ = fs::remove_file(&path);
     }
     let root = scratch_root(project)?;
-    let mine = |dir: &Path| {
-        let owner = fs::read_to_string(dir.join("workspace")).unwrap_or_default();
-        owner == project.root.to_string_lossy()
-    };
+    let prefix = scratch_prefix(project);
+    let mut back = 0;
     for entry in fs::read_dir(&root).into_iter().flatten().flatten() {
-        let dir = entry.path();
-        if !mine(&dir) {
-            continue;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            back += clear(project, &entry.path())?;
         }
-        let mut attempts: Vec<PathBuf> =
-            fs::read_dir(&dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
-        attempts.sort();
-        for attempt in attempts {
-            let back = put_back(project, &attempt)?;
-            if back > 0 {
-                told.push(format!("put back {back} files that a killed command had been about to replace"));
-            }
-        }
-        let _ = fs::remove_dir_all(&dir);
+    }
+    if back > 0 {
+        told.push(format!("put back {back} files that a killed command had been about to replace"));
+        project.refresh()?;
     }
     Ok(told)
+}
+
+/// Removes the scratch of a run that is over, after what its attempts had set aside is put back. Returns how many files that were.
+pub(super) fn clear(project: &Project, scratch: &Path) -> Result<usize> {
+    let mut attempts: Vec<PathBuf> =
+        fs::read_dir(scratch).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    attempts.sort();
+    let mut back = 0;
+    for attempt in attempts {
+        back += put_back(project, &attempt)?;
+    }
+    let _ = fs::remove_dir_all(scratch);
+    Ok(back)
 }
 
 /// Moves existing files at `places` into the attempt's scratch, so that the command starts without them. The journal is written
@@ -87,7 +104,9 @@ pub(super) fn recover(project: &Project) -> Result<Vec<String>> {
 pub(super) fn set_aside(project: &Project, attempt: &Path, places: &[PathBuf]) -> Result<()> {
     let mut aside = Aside::default();
     for (n, place) in places.iter().enumerate() {
-        aside.moves.push((place.clone(), attempt.join("aside").join(n.to_string())));
+        let stood = fs::symlink_metadata(place).is_ok();
+        let to = attempt.join("aside").join(n.to_string());
+        aside.moves.push(Move { place: place.clone(), to, stood });
     }
     if aside.moves.is_empty() {
         return Ok(());
@@ -97,12 +116,13 @@ pub(super) fn set_aside(project: &Project, attempt: &Path, places: &[PathBuf]) -
     let journal = attempt.join("aside.json");
     let bytes = serde_json::to_vec(&aside).map_err(|e| Error::bug(e.to_string()))?;
     files::write_atomic(&journal, &bytes).map_err(|e| Error::io("write", &journal, e))?;
-    for (place, to) in &aside.moves {
-        match fs::rename(place, to) {
+    for Move { place, to, .. } in &aside.moves {
+        match files::move_any(place, to) {
             Ok(()) => project.workspace.forget(place),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("set aside", place, e)),
         }
+        failpoint::hit("set_aside");
     }
     Ok(())
 }
@@ -114,14 +134,20 @@ pub(super) fn put_back(project: &Project, attempt: &Path) -> Result<usize> {
     let aside: Aside = serde_json::from_slice(&bytes)
         .map_err(|e| Error::bug(format!("{} cannot be read: {e}", journal.display())))?;
     let mut count = 0;
-    for (place, from) in &aside.moves {
-        // where nothing stood before, what the command left is half made: it goes, too
-        files::remove_any(place).map_err(|e| Error::io("remove", place, e))?;
-        project.workspace.forget(place);
-        match fs::rename(from, place) {
-            Ok(()) => count += 1,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("put back", place, e)),
+    for Move { place, to, stood } in &aside.moves {
+        let kept = fs::symlink_metadata(to).is_ok();
+        if kept || !stood {
+            // where nothing stood before, what the command left is half made: it goes, too
+            files::remove_any(place).map_err(|e| Error::io("remove", place, e))?;
+            project.workspace.forget(place);
+        }
+        if kept {
+            if let Some(parent) = place.parent() {
+                fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+            }
+            files::move_any(to, place).map_err(|e| Error::io("put back", place, e))?;
+            failpoint::hit("put_back");
+            count += 1;
         }
     }
     fs::remove_file(&journal).map_err(|e| Error::io("remove", &journal, e))?;
@@ -138,7 +164,7 @@ pub(super) fn forget_place(attempt: &Path, place: &Path) {
     let journal = attempt.join("aside.json");
     let Ok(bytes) = fs::read(&journal) else { return };
     let Ok(mut aside) = serde_json::from_slice::<Aside>(&bytes) else { return };
-    aside.moves.retain(|(known, _)| known != place);
+    aside.moves.retain(|moved| moved.place != place);
     if let Ok(bytes) = serde_json::to_vec(&aside) {
         let _ = files::write_atomic(&journal, &bytes);
     }

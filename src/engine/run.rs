@@ -16,7 +16,6 @@ use super::evaluate::paths;
 use super::facts::{FactFinder, Outputs};
 use super::options::{Restore, RunOptions, RunSummary};
 use super::project::Project;
-use super::recover;
 use super::schedule::{Capacity, Scheduler};
 use super::session::{Session, started_text};
 use crate::api::CancelToken;
@@ -60,7 +59,7 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
         file: project.graph.file.clone(),
         started_at: started_text(),
     });
-    for line in recover::recover(project)? {
+    for line in &session.recovered {
         session.note(line);
     }
     let digest = project.plan_digest();
@@ -222,11 +221,13 @@ impl<'s> Coordinator<'s> {
         self.failure
     }
 
-    /// Passes Ctrl-C and time limits of stages on to what runs.
+    /// Passes Ctrl-C, time limits of stages and the death of services on to what runs.
     fn watch_tokens(&self) {
         let stopping = self.session.stopping();
-        for (token, deadline) in self.running.values() {
-            if stopping || deadline.is_some_and(|deadline| Instant::now() > deadline) {
+        for (ix, (token, deadline)) in &self.running {
+            let dead =
+                || self.node(*ix).services.iter().any(|service| self.session.services.is_dead(*service));
+            if stopping || deadline.is_some_and(|deadline| Instant::now() > deadline) || dead() {
                 token.cancel();
             }
         }

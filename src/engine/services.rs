@@ -21,7 +21,7 @@ enum Slot {
     Down,
     Up(RunningService),
     /// It died or could not be started; never restarted silently.
-    Failed(String, Vec<String>),
+    Failed(ServiceFailure),
 }
 
 impl Services {
@@ -29,25 +29,25 @@ impl Services {
         Self((0..count).map(|_| Mutex::default()).collect())
     }
 
-    /// The address of a service, which is started if it is down. `Err`: message and tail of its log.
+    /// The address of a service, which is started if it is down.
     pub(super) fn address(
         &self,
         session: &Session,
         ix: ServiceIx,
         cancel: &CancelToken,
-    ) -> Result<Address, (String, Vec<String>)> {
+    ) -> Result<Address, ServiceFailure> {
         let node = &session.project.graph.services[ix];
         let mut slot = self.0[ix].lock().unwrap_or_else(|e| e.into_inner());
         if matches!(&*slot, Slot::Down) {
             *slot = match start(session, node, cancel) {
                 Ok(running) => Slot::Up(running),
-                Err(failure) if cancel.is_cancelled() => return Err((failure.message, failure.tail)),
+                Err(failure) if cancel.is_cancelled() => return Err(failure),
                 Err(failure) => {
                     session.emit(Event::ServiceStopped {
                         service: node.id.clone(),
                         failure: Some(failure.message.clone()),
                     });
-                    Slot::Failed(failure.message, failure.tail)
+                    Slot::Failed(failure)
                 }
             };
         }
@@ -57,26 +57,35 @@ impl Services {
                 host: running.host().to_owned(),
                 port: running.port(),
             }),
-            Slot::Failed(message, tail) => Err((message.clone(), tail.clone())),
-            Slot::Down => Err((format!("service {} is down", node.id), Vec::new())),
+            Slot::Failed(failure) => Err(failure.clone()),
+            Slot::Down => Err(failed(format!("service {} is down", node.id))),
         }
     }
 
-    /// What became of a service that should be up: message and tail, if it died.
-    pub(super) fn death(&self, session: &Session, ix: ServiceIx) -> Option<(String, Vec<String>)> {
+    /// Whether a service that should be up died. Never waits, so that it may be asked often.
+    pub(super) fn is_dead(&self, ix: ServiceIx) -> bool {
+        match self.0[ix].try_lock().as_deref() {
+            Ok(Slot::Up(running)) => running.failure().is_some(),
+            Ok(Slot::Failed(..)) => true,
+            _ => false,
+        }
+    }
+
+    /// What became of a service that should be up, if it died.
+    pub(super) fn death(&self, session: &Session, ix: ServiceIx) -> Option<ServiceFailure> {
         let mut slot = self.0[ix].lock().unwrap_or_else(|e| e.into_inner());
         let failure = match &*slot {
             Slot::Up(running) => running.failure()?,
-            Slot::Failed(message, tail) => return Some((message.clone(), tail.clone())),
+            Slot::Failed(failure) => return Some(failure.clone()),
             Slot::Down => return None,
         };
         let id = &session.project.graph.services[ix].id;
         session.emit(Event::ServiceStopped { service: id.clone(), failure: Some(failure.message.clone()) });
-        let old = std::mem::replace(&mut *slot, Slot::Failed(failure.message.clone(), failure.tail.clone()));
+        let old = std::mem::replace(&mut *slot, Slot::Failed(failure.clone()));
         if let (Slot::Up(running), Ok(guard)) = (old, session.guard()) {
-            running.stop(guard);
+            running.stop(guard, &session.interrupts.kill);
         }
-        Some((failure.message, failure.tail))
+        Some(failure)
     }
 
     /// Stops a service if it is up.
@@ -86,9 +95,17 @@ impl Services {
             && let Slot::Up(running) = std::mem::take(&mut *slot)
             && let Ok(guard) = session.guard()
         {
-            running.stop(guard);
             let id = session.project.graph.services[ix].id.clone();
-            session.emit(Event::ServiceStopped { service: id, failure: None });
+            let died = running.failure().map(|failure| failure.message);
+            let stopped = running.stop(guard, &session.interrupts.kill);
+            if stopped.exit.is_none() {
+                session.note(format!("service {id} could not be ended, not even by SIGKILL"));
+            } else if stopped.killed && !session.interrupts.kill.is_cancelled() {
+                let grace = session.project.graph.services[ix].stop;
+                session
+                    .note(format!("service {id} did not end within {grace:?} after SIGTERM and was killed"));
+            }
+            session.emit(Event::ServiceStopped { service: id, failure: died });
         }
     }
 
@@ -105,14 +122,11 @@ fn start(
     node: &ServiceNode,
     cancel: &CancelToken,
 ) -> Result<RunningService, ServiceFailure> {
-    let failure =
-        |message: String| ServiceFailure { message, tail: Vec::new(), hints: Vec::new(), cancelled: false };
     session.emit(Event::ServiceStarting { service: node.id.clone() });
     let begun = Instant::now();
-    let spec = spec(session, node).map_err(|message| failure(format!("service {}: {message}", node.id)))?;
-    let guard = session.guard().map_err(|e| failure(e.to_string()))?;
+    let spec = spec(session, node).map_err(|message| failed(format!("service {}: {message}", node.id)))?;
+    let guard = session.guard().map_err(|e| failed(e.to_string()))?;
     let running = RunningService::start(&spec, guard, cancel)?;
-    crate::base::failpoint::hit("service_start");
     session.emit(Event::ServiceReady {
         service: node.id.clone(),
         url: running.url().to_owned(),
@@ -120,6 +134,10 @@ fn start(
         seconds: begun.elapsed().as_secs_f64(),
     });
     Ok(running)
+}
+
+fn failed(message: String) -> ServiceFailure {
+    ServiceFailure { message, tail: Vec::new(), hints: Vec::new(), cancelled: false }
 }
 
 fn spec(session: &Session, node: &ServiceNode) -> Result<ServiceSpec, String> {

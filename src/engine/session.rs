@@ -47,12 +47,25 @@ pub struct Session {
     pub(super) pool: rayon::ThreadPool,
     /// The program that can be a guard and a simulator: this one.
     pub(super) program: PathBuf,
+    /// What was done about runs that were killed.
+    pub(super) recovered: Vec<String>,
     guard: OnceLock<Guard>,
     guard_start: Mutex<()>,
     runtime: OnceLock<tokio::runtime::Runtime>,
 }
 
 impl Session {
+    /// Prepares a run whose caller holds the workspace lock: first what killed runs left behind is brought in order.
+    pub fn recovering(
+        mut project: Project,
+        options: RunOptions,
+        sink: Arc<dyn Sink>,
+        interrupts: Interrupts,
+    ) -> Result<Self> {
+        let recovered = super::recover::recover(&mut project)?;
+        Ok(Self { recovered, ..Self::new(project, options, sink, interrupts)? })
+    }
+
     /// Prepares a run; nothing is started yet.
     pub fn new(
         project: Project,
@@ -62,7 +75,7 @@ impl Session {
     ) -> Result<Self> {
         let run = new_run_id();
         let project_opened = project.opened_ns;
-        let scratch = scratch_root(&project)?.join(&run);
+        let scratch = scratch_root(&project)?.join(format!("{}{run}", scratch_prefix(&project)));
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.jobs.max(1))
             .thread_name(|n| format!("stage-{n}"))
@@ -84,6 +97,7 @@ impl Session {
             scratch,
             pool,
             program,
+            recovered: Vec::new(),
             guard: OnceLock::new(),
             guard_start: Mutex::new(()),
             runtime: OnceLock::new(),
@@ -149,9 +163,10 @@ impl Session {
     pub(super) fn close(&mut self) {
         if let Some(guard) = self.guard.take() {
             guard.finish();
-            super::recover::unmark_active(&self.project);
+            super::recover::unmark_active(&self.project, &self.run);
         }
-        let _ = std::fs::remove_dir_all(&self.scratch);
+        // what cannot be put back now stays for the next run
+        let _ = super::recover::clear(&self.project, &self.scratch);
     }
 
     /// Environment of a command or service: little is inherited.
@@ -187,6 +202,12 @@ pub(super) fn scratch_root(project: &Project) -> Result<PathBuf> {
     let dir = if same { cache.join("tmp") } else { project.root.join(".flow/tmp") };
     std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
     Ok(dir)
+}
+
+/// Begins the names of this workspace's scratch directories: other workspaces may share the cache.
+pub(super) fn scratch_prefix(project: &Project) -> String {
+    let name = project.workspace.dir().file_name().unwrap_or_default().to_string_lossy();
+    format!("{}-", name.chars().take(16).collect::<String>())
 }
 
 /// Values of every secret that the graph names and the environment has.

@@ -13,7 +13,7 @@ use super::launch::{Launch, LaunchError, Launched, PIPE_SIZE, read_some};
 use super::lines::Lines;
 use super::{Guard, Masker};
 use crate::api::CancelToken;
-use crate::base::process;
+use crate::base::{failpoint, process};
 
 /// Between TERM and KILL when an attempt is ended.
 const GRACE: Duration = Duration::from_secs(5);
@@ -199,6 +199,7 @@ impl Output<'_> {
                 0
             }
             Some(read) => {
+                failpoint::hit("running");
                 self.lines.push(&buffer[..read], self.log);
                 read
             }

@@ -15,7 +15,7 @@ use super::launch::{Launch, Launched};
 use super::service_log::ServiceLog;
 use super::{Guard, Masker, port, probe};
 use crate::api::CancelToken;
-use crate::base::process;
+use crate::base::{failpoint, process};
 use crate::model::Probe;
 
 /// How often a free port is tried that another process takes in between.
@@ -210,10 +210,11 @@ impl RunningService {
             sockets: Mutex::default(),
             last_check: Mutex::new(Instant::now()),
         };
+        failpoint::hit("service_start");
         match service.await_ready(spec, cancel) {
             Ok(()) => Ok(service),
             Err(fault) => {
-                service.end(FAILED_GRACE, guard);
+                service.end(FAILED_GRACE, guard, &CancelToken::default());
                 Err(fault.map(|failure| ServiceFailure { tail: service.tail(TAIL), ..failure }))
             }
         }
@@ -393,22 +394,18 @@ impl RunningService {
         Some(ServiceFailure { tail: self.tail(TAIL), ..ServiceFailure::new(message) })
     }
 
-    /// Ends it: TERM, its grace, KILL; waits until nothing of it is left.
-    pub fn stop(mut self, guard: &Guard) -> Stopped {
-        self.end(self.stop_grace, guard)
+    /// Ends it: TERM, its grace, KILL; waits until nothing of it is left. `kill_now` cuts the grace short.
+    pub fn stop(mut self, guard: &Guard, kill_now: &CancelToken) -> Stopped {
+        self.end(self.stop_grace, guard, kill_now)
     }
 
-    /// Ends it with KILL at once.
-    pub fn kill(mut self, guard: &Guard) -> Stopped {
-        self.end(Duration::ZERO, guard)
-    }
-
-    fn end(&mut self, grace: Duration, guard: &Guard) -> Stopped {
+    fn end(&mut self, grace: Duration, guard: &Guard, kill_now: &CancelToken) -> Stopped {
         let gone = || self.poll().is_some() && self.family.members().is_empty();
-        if !grace.is_zero() && !gone() {
+        if !grace.is_zero() && !kill_now.is_cancelled() && !gone() {
             self.family.terminate();
         }
-        let killed = !process::wait_until(grace, gone);
+        process::wait_until(grace, || gone() || kill_now.is_cancelled());
+        let killed = !gone();
         let all_gone = !killed
             || process::wait_until(LAST_WAIT, || {
                 self.family.signal(Signal::SIGKILL);
@@ -557,7 +554,7 @@ mod tests {
         assert_eq!(service.failure(), None);
         assert_eq!(service.tail(200)[0], "with ***");
         let (pid, port) = (service.pid(), service.port());
-        let stopped = service.stop(&bench.guard);
+        let stopped = service.stop(&bench.guard, &CancelToken::default());
         assert_eq!(stopped, Stopped { exit: Some(Exit::Signal(15, "SIGTERM".into())), killed: false });
         assert!(!process::group_alive(pid));
         assert_eq!(port::taken_by(port), None);
@@ -573,7 +570,7 @@ mod tests {
         let service = bench.start(&bench.spec(Probe::Tcp, script)).unwrap();
         let mark = service.family.mark.clone();
         assert!(process::with_environ("FLOW_SERVICE", &mark.value).len() >= 2);
-        service.stop(&bench.guard);
+        service.stop(&bench.guard, &CancelToken::default());
         assert_eq!(process::with_environ("FLOW_SERVICE", &mark.value), [0; 0]);
     }
 
@@ -586,12 +583,14 @@ mod tests {
         let service = bench.start(&spec).unwrap();
         assert_eq!(service.tail(1), [format!("ready on {}", service.port())]);
         assert_eq!(service.failure(), None);
-        assert_eq!(service.kill(&bench.guard).exit, Some(Exit::Signal(9, "SIGKILL".into())));
+        let at_once = CancelToken::default();
+        at_once.cancel();
+        assert_eq!(service.stop(&bench.guard, &at_once).exit, Some(Exit::Signal(9, "SIGKILL".into())));
 
         let service = bench.start(&bench.spec(Probe::Announce, server("announce"))).unwrap();
         assert!(service.url().ends_with(&format!(":{}", service.port())), "{}", service.url());
         get(service.port(), "/");
-        service.stop(&bench.guard);
+        service.stop(&bench.guard, &CancelToken::default());
 
         let failure = bench.start(&bench.spec(Probe::Log("(".into()), |_| String::new())).unwrap_err();
         assert!(failure.message.contains("no regular expression"), "{failure}");
@@ -671,7 +670,7 @@ mod tests {
                 _ => server("http")(port),
             }
         });
-        bench.start(&spec).unwrap().stop(&bench.guard);
+        bench.start(&spec).unwrap().stop(&bench.guard, &CancelToken::default());
 
         let tries = Arc::new(AtomicUsize::new(0));
         let counted = tries.clone();
@@ -695,7 +694,7 @@ mod tests {
             failure.is_some()
         }));
         assert!(failure.unwrap().message.contains("stopped listening on port"));
-        service.stop(&bench.guard);
+        service.stop(&bench.guard, &CancelToken::default());
 
         let service = bench.start(&spec).unwrap();
         process::kill(service.pid(), Signal::SIGKILL);
@@ -703,7 +702,7 @@ mod tests {
         let failure = service.failure().unwrap();
         assert_eq!(failure.message, format!("service 'api' (pid {}) died: ended by SIGKILL", service.pid()));
         assert!(!failure.tail.is_empty());
-        let stopped = service.stop(&bench.guard);
+        let stopped = service.stop(&bench.guard, &CancelToken::default());
         assert!(!stopped.killed);
     }
 
@@ -715,7 +714,7 @@ mod tests {
         spec.stop_grace = Duration::from_millis(50);
         let service = bench.start(&spec).unwrap();
         let pid = service.pid();
-        assert!(service.stop(&bench.guard).killed);
+        assert!(service.stop(&bench.guard, &CancelToken::default()).killed);
         assert!(!process::group_alive(pid));
         let service = bench.start(&spec).unwrap();
         let pid = service.pid();

@@ -62,9 +62,16 @@ impl Store {
     pub fn open(cache: &Path) -> Result<Self> {
         let dir = place::prepare(cache)?;
         let gate = lock_file(&dir.join("gc.lock"))?;
-        gate.lock_shared().map_err(|e| Error::io("lock", &dir.join("gc.lock"), e))?;
+        let failed = |e: std::io::Error| Error::io("lock", &dir.join("gc.lock"), e);
+        let objects = objects::Objects::new(&dir);
+        // whoever has the cache alone removes what killed processes left half written
+        if gate.try_lock().is_ok() {
+            let _ = objects.remove_unfinished();
+            gate.unlock().map_err(failed)?;
+        }
+        gate.lock_shared().map_err(failed)?;
         let inner = Inner {
-            objects: objects::Objects::new(&dir),
+            objects,
             index: index::Index::open(&dir)?,
             flights: flight::Flights::open(&dir)?,
             gate: Mutex::new(gate),

@@ -4,12 +4,16 @@
 mod support;
 
 mod compare;
+mod concurrency;
 mod explain;
 mod first_run;
 mod freshness;
 mod graph;
 mod incremental;
 mod inferencemax;
+mod interrupt;
+mod kill;
 mod outputs;
 mod policies;
+mod services;
 mod shipped;

@@ -11,7 +11,8 @@ use crate::error::Result;
 pub(in crate::cli) fn run(app: &App, args: &CleanArgs) -> Result<ExitCode> {
     let interrupts = signals::listen()?;
     let _lock = super::run::lock(app, args.no_wait, &interrupts)?;
-    let project = app.open(&args.workflow)?;
+    let mut project = app.open(&args.workflow)?;
+    engine::recover(&mut project)?;
     let report = engine::clean(&project, args.orphans, args.dry_run)?;
     for path in &report.removed {
         app.printer.data(&format!("{path}\n"));

@@ -8,7 +8,7 @@ use crate::cli::app::App;
 use crate::cli::args::{Restore, RunArgs, SelectArgs};
 use crate::cli::signals;
 use crate::engine::{self, Force, RunOptions, Session};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
 use crate::observe::jsonl::JsonLines;
 use crate::observe::record::Recorder;
@@ -52,16 +52,12 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     }
     // faults of the file are said before anything is waited for
     let (loaded, catalog) = app.load(&args.select.workflow)?;
-    let printer = Arc::clone(&app.printer);
-    let lock =
-        engine::locked(&app.root, args.no_wait, &mut |line| printer.talk(&format!("{line}\n")), &|| {
-            interrupts.stop.is_cancelled()
-        })?;
+    let lock = lock(app, args.no_wait, &interrupts)?;
     let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?;
     let store = Arc::clone(&project.store);
 
     let observers = Observers::new(app, args)?;
-    let mut session = Session::new(project, options, observers.sink(), interrupts)?;
+    let mut session = Session::recovering(project, options, observers.sink(), interrupts)?;
     observers.begin(RunWriter::create(store.dir(), session.run_id())?);
     let result = engine::run(&mut session);
     drop(lock);
@@ -100,7 +96,12 @@ pub(super) fn lock(
     engine::locked(&app.root, no_wait, &mut |line| printer.talk(&format!("{line}\n")), &|| {
         interrupts.stop.is_cancelled()
     })
-    .map_err(|error: Error| error)
+    .map_err(|error| match error.kind {
+        Kind::Interrupted if interrupts.terminated.is_cancelled() => {
+            Error { kind: Kind::Terminated, ..error }
+        }
+        _ => error,
+    })
 }
 
 /// Where the certificate of this command line is; `None` if such a run shows or does more than a certificate says.

@@ -141,24 +141,25 @@ impl Pattern {
             out.pop();
         }
         if dir {
-            out.push(ANYTHING);
+            out.push(BELOW);
         }
         out
     }
 
     /// Whether a path of the given [`shape`](Self::shape) could match.
     pub fn can_meet(&self, shape: &[u32]) -> bool {
-        let other: Vec<Token> = shape
-            .iter()
-            .map(|&c| {
-                if c == ANYTHING {
-                    Token::Anything
-                } else {
-                    Token::Char(char::from_u32(c).unwrap_or('\u{fffd}'))
-                }
-            })
-            .collect();
-        can_meet(&self.tokens, &other)
+        let tokens = |shape: &[u32]| -> Vec<Token> {
+            let token = |&c: &u32| match char::from_u32(c) {
+                _ if c == ANYTHING => Token::Anything,
+                c => Token::Char(c.unwrap_or('\u{fffd}')),
+            };
+            shape.iter().map(token).collect()
+        };
+        let Some((&BELOW, itself)) = shape.split_last() else {
+            return can_meet(&self.tokens, &tokens(shape));
+        };
+        let below = [itself, &['/' as u32, ANYTHING]].concat();
+        can_meet(&self.tokens, &tokens(itself)) || can_meet(&self.tokens, &tokens(&below))
     }
 
     /// Whether `path` (normalized, no trailing slash) matches.
@@ -226,6 +227,8 @@ impl Pattern {
 }
 
 const ANYTHING: u32 = u32::MAX;
+/// Stands last in a shape for the path itself and everything below it.
+const BELOW: u32 = u32::MAX - 1;
 
 /// Text form of a path: no `./`, no doubled or trailing slashes, `a/../b` is `b`.
 pub fn normal(path: &str) -> String {

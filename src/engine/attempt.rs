@@ -281,6 +281,7 @@ impl Job<'_> {
         previous: Option<&ResultRecord>,
     ) -> std::result::Result<Option<End>, Failure> {
         let (session, node) = (self.session, self.node);
+        super::session::check_secrets(&session.project, node).map_err(Failure::from)?;
         let dir = session.attempt_dir(self.ix, self.attempts);
         claim_scratch(session).map_err(Failure::from)?;
         std::fs::create_dir_all(&dir).map_err(|e| Failure::from(Error::io("create", &dir, e)))?;

@@ -3,3 +3,5 @@
 mod support;
 
 mod first_run;
+mod messages;
+mod secrets;

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod cli;
 mod first_run;
 mod messages;
 mod secrets;

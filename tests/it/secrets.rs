@@ -58,8 +58,8 @@ fn workflow(fail: bool) -> serde_json::Value {
         "steps": {
             "pieces": {
                 // printed whole, by letters, across writes, without a newline at the end, and to both streams
-                "run": "echo a${TOKEN}b; printf %s ${TOKEN%??????}; sleep 0.05; printf '%s\\n' ${TOKEN#?????????}; \
-                        echo ${TOKEN} >&2; echo first > ${outputs.o}; printf ${TOKEN}",
+                "run": "echo a$${TOKEN}b; printf %s $${TOKEN%??????}; sleep 0.05; printf '%s\\n' $${TOKEN#?????????}; \
+                        echo $TOKEN >&2; echo first > ${outputs.o}; printf $TOKEN",
                 "env": {"TOKEN": secret("TOKEN")},
                 "outputs": {"o": "out/pieces"}
             },

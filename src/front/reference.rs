@@ -105,7 +105,9 @@ fn reference(body: &str) -> Result<Reference, Fault> {
     if !KINDS.contains(&kind) {
         let hint = match suggest::nearest(kind, KINDS) {
             Some(near) => format!("did you mean '{near}'?"),
-            None if parts.names.len() == 1 => format!("for a variable of the shell write $${{{kind}}} or ${kind}"),
+            None if parts.names.len() == 1 => {
+                format!("for a variable of the shell write $${{{kind}}} or ${kind}")
+            }
             None => format!("known: {}", KINDS.join(", ")),
         };
         return Err((format!("unknown kind of reference '{kind}'"), Some(hint)));

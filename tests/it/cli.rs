@@ -291,11 +291,13 @@ fn why_explain_and_ls() {
         last made or found in run RUN
           from steps.a.a:
             out/a
-    "#]].assert_eq(&why("out/b"));
+    "#]]
+    .assert_eq(&why("out/b"));
     expect![[r#"
         s is a source: no node makes it
           taken by a
-    "#]].assert_eq(&why("s"));
+    "#]]
+    .assert_eq(&why("s"));
     assert_eq!(why(&w.path("out/b").canonicalize().unwrap().display().to_string()), why("./out/b"));
     expect![[r#"
         node        output  path
@@ -304,7 +306,8 @@ fn why_explain_and_ls() {
         free        o       out/free
         m[k=x]      o       out/m/01
         m[k="y z"]  o       out/m/02
-    "#]].assert_eq(&w.flow(&["ls", "flow.json"]).ok().stdout);
+    "#]]
+    .assert_eq(&w.flow(&["ls", "flow.json"]).ok().stdout);
     assert_eq!(w.flow(&["ls", "flow.json", "--orphans"]).ok().stdout, "");
     let mut workflow = w.json("flow.json");
     workflow["steps"].as_object_mut().unwrap().remove("free");
@@ -313,7 +316,8 @@ fn why_explain_and_ls() {
     assert_eq!(w.flow(&["ls", "flow.json", "--orphans"]).ok().stdout, "out/free\n");
     expect![[r#"
         out/free is an orphan: free made it once, and no node declares it now
-    "#]].assert_eq(&why("out/free"));
+    "#]]
+    .assert_eq(&why("out/free"));
     let explained = w.flow(&["explain", "flow.json", "b"]).ok().stdout;
     assert!(explained.contains("changed:  environment variable NEW added"), "{explained}");
 }
@@ -336,7 +340,8 @@ fn graph_in_every_form() {
         m[k=x]      echo
 
         m[k="y z"]  echo
-    "#]].assert_eq(&graph("text").stdout);
+    "#]]
+    .assert_eq(&graph("text").stdout);
     assert!(graph("dot").stdout.contains("  \"a\" -> \"b\";\n"));
     assert!(graph("mermaid").stdout.starts_with("flowchart LR\n"));
     let svg = graph("svg").stdout;

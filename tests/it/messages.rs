@@ -383,14 +383,14 @@ fn wrong_type() {
 #[test]
 fn directory_as_file() {
     let w = Workspace::new();
-    w.write("flows/x", "");
+    w.write("flows/x.json", "");
     says(
         &w,
         &["run", "flows"],
         expect![[r#"
             exit 3
             error: failed to read flows: Is a directory
-            help: a relative path is relative to the workspace root (-C DIR)
+            help: did you mean flows/x.json?
 
             error: the workflow has a fault
         "#]],
@@ -401,6 +401,13 @@ fn directory_as_file() {
 fn missing_file() {
     let w = Workspace::new();
     w.write("workflow.json", "{}");
+    says(&w, &["run", "other/flow.json"], expect![[r#"
+        exit 3
+        error: failed to read other/flow.json: No such file or directory
+        help: a relative path is relative to the workspace root (-C DIR)
+
+        error: the workflow has a fault
+    "#]]);
     says(
         &w,
         &["run", "workflows.json"],
@@ -694,7 +701,7 @@ fn stage_parameters() {
 }"#,
         expect![[r#"
             exit 3
-            error: csv.join: parameter 'on_duplicates': unknown field `on_duplicates`, expected one of `on`, `columns`, `prefix`, `on_duplicate`, `one_sided`, `line_end`
+            error: csv.join has no parameter 'on_duplicates'
              --> flow.json:7:46
               |
             7 |       "with": {"on": ["k"], "on_duplicates": "cross"},
@@ -702,7 +709,7 @@ fn stage_parameters() {
               |
               = help: did you mean 'on_duplicate'?
 
-            error: csv.join: parameter 'columns': invalid type: integer `3`, expected a sequence
+            error: parameter 'columns' of csv.join: expected a list, found a number
               --> flow.json:13:40
                |
             13 |       "with": {"on": ["k"], "columns": 3},
@@ -710,23 +717,23 @@ fn stage_parameters() {
                |
                = help: see: flow stages csv.join
 
-            error: csv.join: parameter 'on_duplicate': unknown variant `cros`, expected one of `fail`, `cross`, `first`, `last`
+            error: parameter 'on_duplicate' of csv.join: 'cros' is no choice
               --> flow.json:19:45
                |
             19 |       "with": {"on": ["k"], "on_duplicate": "cros"},
                |                                             ^^^^^^
                |
-               = help: see: flow stages csv.join
+               = help: did you mean 'cross'?
 
-            error: http.fetch: missing field `url`
+            error: http.fetch needs 'url'
               --> flow.json:22:21
                |
             22 |     "get": {"uses": "http.fetch", "outputs": {"body": "b"}},
                |                     ^^^^^^^^^^^^
                |
-               = help: see: flow stages http.fetch
+               = help: add "url" under 'with'; see: flow stages http.fetch
 
-            error: http.fetch: parameter 'headers.A': invalid type: integer `1`, expected a string
+            error: parameter 'headers.A' of http.fetch: expected text, found a number
               --> flow.json:23:85
                |
             23 |     "headers": {"uses": "http.fetch", "with": {"url": "http://x/", "headers": {"A": 1}}, "outputs": {"body": "h"}}
@@ -734,11 +741,13 @@ fn stage_parameters() {
                |
                = help: see: flow stages http.fetch
 
-            error: sim.http: parameter 'dirr': unknown field `dirr`, expected one of `dir`, `faults`, `access_log`, `port`
+            error: sim.http has no parameter 'dirr'
               --> flow.json:25:61
                |
             25 |   "services": {"web": {"uses": "sim.http", "with": {"dirr": "d"}}}
                |                                                             ^^^
+               |
+               = help: did you mean 'dir'?
 
             error: the workflow has 6 faults
         "#]],

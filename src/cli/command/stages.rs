@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use serde_json::Value;
+
 use crate::api::{Arity, Catalog, Signature};
 use crate::base::suggest;
 use crate::cli::app::App;
@@ -79,11 +81,51 @@ fn parameters(out: &mut String, schema: &schemars::Schema) {
         .unwrap_or_default();
     for (name, property) in properties {
         let doc = property.get("description").and_then(|d| d.as_str()).unwrap_or("").replace('\n', " ");
-        let rest = match (required.contains(&name.as_str()), property.get("default")) {
-            (true, _) => " (required)".to_owned(),
-            (false, Some(default)) if !default.is_null() => format!(" (default {default})"),
-            _ => String::new(),
-        };
+        let mut notes: Vec<String> = shape(schema, property).into_iter().collect();
+        match property.get("default") {
+            _ if required.contains(&name.as_str()) => notes.insert(0, "required".to_owned()),
+            Some(default) if !default.is_null() => notes.push(format!("default {default}")),
+            _ => {}
+        }
+        let rest = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
         out.push_str(&format!("  {name}{rest}: {doc}\n"));
+    }
+}
+
+/// What a parameter may be: a type, or its choices; `None` if anything.
+fn shape(schema: &schemars::Schema, property: &Value) -> Option<String> {
+    let list = |key: &str| property.get(key).and_then(Value::as_array);
+    if let Some(name) = property.get("$ref").and_then(Value::as_str) {
+        return shape(schema, schema.as_value().pointer(name.trim_start_matches('#'))?);
+    }
+    if let Some(only) = property.get("const") {
+        return Some(only.to_string());
+    }
+    if let Some(choices) = list("enum") {
+        return Some(choices.iter().map(Value::to_string).collect::<Vec<_>>().join(" | "));
+    }
+    if let Some(choices) = list("oneOf").or_else(|| list("anyOf")) {
+        let shapes: Option<Vec<String>> = choices
+            .iter()
+            .filter(|choice| choice.get("type").is_none_or(|kind| kind != "null"))
+            .map(|choice| shape(schema, choice))
+            .collect();
+        return shapes.map(|shapes| shapes.join(" | "));
+    }
+    let named = |kind: &str| match kind {
+        "string" => "text".to_owned(),
+        "array" => match property.get("items").and_then(|items| shape(schema, items)) {
+            Some(item) => format!("list of {item}"),
+            None => "list".to_owned(),
+        },
+        other => other.to_owned(),
+    };
+    match property.get("type")? {
+        Value::String(kind) => Some(named(kind)),
+        Value::Array(kinds) => {
+            let kinds = kinds.iter().filter_map(Value::as_str).filter(|kind| *kind != "null");
+            Some(kinds.map(named).collect::<Vec<_>>().join(" | "))
+        }
+        _ => None,
     }
 }

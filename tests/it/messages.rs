@@ -401,13 +401,17 @@ fn directory_as_file() {
 fn missing_file() {
     let w = Workspace::new();
     w.write("workflow.json", "{}");
-    says(&w, &["run", "other/flow.json"], expect![[r#"
+    says(
+        &w,
+        &["run", "other/flow.json"],
+        expect![[r#"
         exit 3
         error: failed to read other/flow.json: No such file or directory
         help: a relative path is relative to the workspace root (-C DIR)
 
         error: the workflow has a fault
-    "#]]);
+    "#]],
+    );
     says(
         &w,
         &["run", "workflows.json"],

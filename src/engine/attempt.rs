@@ -288,6 +288,7 @@ impl Job<'_> {
         previous: Option<&ResultRecord>,
     ) -> std::result::Result<Option<End>, Failure> {
         let (session, node) = (self.session, self.node);
+        super::session::check_secrets(&session.project, node).map_err(Failure::from)?;
         let dir = session.attempt_dir(self.ix, self.attempts);
         std::fs::create_dir_all(&dir).map_err(|e| Failure::from(Error::io("create", &dir, e)))?;
         let before = match self.look(keyed).map_err(Failure::from)? {

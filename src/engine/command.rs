@@ -92,7 +92,7 @@ pub(super) fn run(
         Exit::Code(code) => Err(Failure::retryable(format!("exit status {code}"))),
         Exit::Signal(_, name) => Err(Failure::retryable(format!("killed by {name}"))),
         Exit::TimedOut(limit) => {
-            Err(Failure::retryable(format!("timed out after {:.3} s", limit.as_secs_f64())))
+            Err(Failure::retryable(format!("timed out after {} s", limit.as_secs_f64())))
         }
         Exit::Cancelled => Err(Failure { cancelled: true, ..Failure::new("cancelled") }),
     }

@@ -153,20 +153,19 @@ impl FactFinder {
     fn tool(&self, project: &Project, tool: &Tool) -> Result<String> {
         let name = format!("{tool:?}");
         if let Some(known) = lock(&self.tools).get(&name) {
-            return known.clone().map_err(Error::environment);
+            return known.clone().map_err(lacking);
         }
         let found = match tool {
             Tool::Program(program) => self.program(project, program),
             Tool::Version { argv, files } => self.probe(project, argv, files),
         };
         lock(&self.tools).insert(name, found.clone());
-        found.map_err(Error::environment)
+        found.map_err(lacking)
     }
 
     fn program(&self, project: &Project, program: &str) -> std::result::Result<String, String> {
-        let path = resolve(&project.root, program).ok_or_else(|| {
-            format!("tool '{program}' was not found in PATH, and its identity is part of the key")
-        })?;
+        let path = resolve(&project.root, program)
+            .ok_or_else(|| format!("tool '{program}' was not found in PATH"))?;
         match self.content(project, &path) {
             Ok(Some(content)) => content
                 .artifact
@@ -330,4 +329,11 @@ fn hardware() -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// A tool without an identity: an error, never a key.
+fn lacking(message: String) -> Error {
+    Error::environment(message).hint(
+        "the identity of everything under 'tools' is part of the key: install it, or take it out of 'tools'",
+    )
 }

@@ -24,7 +24,8 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{EVENT_VERSION, Event, NodeReport};
 use crate::graph::{Item, Node, NodeIx, Selection, select};
 use crate::model::{Artifact, Outcome};
-use demand::{capacity, check_demands, priorities};
+pub(super) use demand::check_demands;
+use demand::{capacity, priorities};
 
 /// Runs a session to its end. The caller holds the workspace lock.
 pub fn run(session: &mut Session) -> Result<RunSummary> {
@@ -32,26 +33,22 @@ pub fn run(session: &mut Session) -> Result<RunSummary> {
     session.services.stop_all(session);
     let synced = session.project.workspace.sync().and_then(|()| session.project.workspace.close_clean());
     session.close();
-    let summary = result?;
-    synced?;
+    let result = result.and_then(|summary| synced.map(|()| summary));
     session.emit(Event::RunFinished {
-        outcome: match summary.failure {
-            None => "ok",
-            Some(Kind::Interrupted | Kind::Terminated) => "cancelled",
-            Some(_) => "failed",
+        outcome: match result.as_ref().map(|summary| summary.failure) {
+            Ok(None) => "ok",
+            Ok(Some(Kind::Interrupted | Kind::Terminated)) => "cancelled",
+            Ok(Some(_)) | Err(_) => "failed",
         }
         .to_owned(),
         seconds: session.started.elapsed().as_secs_f64(),
         orphans: super::query::orphans(&session.project).len(),
     });
-    Ok(summary)
+    result
 }
 
 fn run_inner(session: &Session) -> Result<RunSummary> {
     let project = &session.project;
-    let selection = select(&project.graph, &session.options.targets)?;
-    let capacity = capacity(session);
-    check_demands(session, &selection, &capacity)?;
     session.emit(Event::RunStarted {
         version: EVENT_VERSION,
         run: session.run.clone(),
@@ -62,6 +59,8 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     for line in &session.recovered {
         session.note(line);
     }
+    let selection = select(&project.graph, &session.options.targets)?;
+    let capacity = capacity(project, &session.options);
     let digest = project.plan_digest();
     session.emit(Event::Planned { nodes: selection.nodes.len(), plan_digest: digest.to_string() });
     let finder = FactFinder::default();

@@ -13,7 +13,7 @@ use crate::base::clock;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
 use crate::exec::{Guard, Masker};
-use crate::graph::{NodeAction, NodeIx, ServiceAction};
+use crate::graph::{Node, NodeAction, NodeIx, ServiceAction, ServiceNode, select};
 
 /// The run id, in the environment of everything a run starts.
 pub(super) const ENV_RUN: &str = "FLOW_RUN";
@@ -73,6 +73,9 @@ impl Session {
         sink: Arc<dyn Sink>,
         interrupts: Interrupts,
     ) -> Result<Self> {
+        // what is asked wrongly is no run: it leaves no record
+        let selection = select(&project.graph, &options.targets)?;
+        super::run::check_demands(&project, &options, &selection)?;
         let run = new_run_id();
         let project_opened = project.opened_ns;
         let scratch = scratch_root(&project)?.join(format!("{}{run}", scratch_prefix(&project)));
@@ -114,8 +117,43 @@ impl Session {
         &self.project
     }
 
-    pub(super) fn emit(&self, event: Event) {
+    /// Says something to the world: the one gate, so that no text leaves with a secret in it.
+    pub(super) fn emit(&self, mut event: Event) {
+        self.mask(&mut event);
         self.sink.emit(event);
+    }
+
+    fn mask(&self, event: &mut Event) {
+        if self.masker.is_empty() {
+            return;
+        }
+        let mask = |text: &mut String| *text = self.masker.mask(text);
+        match event {
+            Event::Note { message } | Event::NodeRetrying { message, .. } => mask(message),
+            Event::Log { line, .. } => mask(line),
+            Event::ServiceStopped { failure, .. } => failure.iter_mut().for_each(mask),
+            Event::NodeFinished(report) => {
+                report.reason.iter_mut().chain(&mut report.error).for_each(mask);
+                report.hints.iter_mut().chain(&mut report.tail).for_each(mask);
+                report.record.values_mut().for_each(|value| self.mask_json(value));
+            }
+            Event::RunStarted { .. }
+            | Event::Planned { .. }
+            | Event::AllFresh { .. }
+            | Event::NodeStarted { .. }
+            | Event::ServiceStarting { .. }
+            | Event::ServiceReady { .. }
+            | Event::RunFinished { .. } => {}
+        }
+    }
+
+    fn mask_json(&self, value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::String(text) => *text = self.masker.mask(text),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| self.mask_json(item)),
+            serde_json::Value::Object(map) => map.values_mut().for_each(|item| self.mask_json(item)),
+            _ => {}
+        }
     }
 
     pub(super) fn note(&self, message: impl Into<String>) {
@@ -213,20 +251,36 @@ pub(super) fn scratch_prefix(project: &Project) -> String {
 /// Values of every secret that the graph names and the environment has.
 fn secret_values(project: &Project) -> Vec<String> {
     let mut names = Vec::new();
-    for node in &project.graph.nodes {
-        if let NodeAction::Stage { with, .. } = &node.action {
-            with.secrets(&mut names);
-        }
-        node.env.values().for_each(|value| value.secrets(&mut names));
-    }
-    for service in &project.graph.services {
-        if let ServiceAction::Simulator { with, .. } = &service.action {
-            with.secrets(&mut names);
-        }
-        service.env.values().for_each(|value| value.secrets(&mut names));
-    }
+    project.graph.nodes.iter().for_each(|node| node_secrets(node, &mut names));
+    project.graph.services.iter().for_each(|service| service_secrets(service, &mut names));
     let names: BTreeSet<String> = names.into_iter().collect();
     names.iter().filter_map(|name| std::env::var(name).ok()).filter(|value| !value.is_empty()).collect()
+}
+
+fn node_secrets(node: &Node, names: &mut Vec<String>) {
+    if let NodeAction::Stage { with, .. } = &node.action {
+        with.secrets(names);
+    }
+    node.env.values().for_each(|value| value.secrets(names));
+}
+
+fn service_secrets(service: &ServiceNode, names: &mut Vec<String>) {
+    if let ServiceAction::Simulator { with, .. } = &service.action {
+        with.secrets(names);
+    }
+    service.env.values().for_each(|value| value.secrets(names));
+}
+
+/// Every secret of a node and of the services it uses has to be there when it runs.
+pub(super) fn check_secrets(project: &Project, node: &Node) -> Result<()> {
+    let mut names = Vec::new();
+    node_secrets(node, &mut names);
+    node.services.iter().for_each(|ix| service_secrets(&project.graph.services[*ix], &mut names));
+    match names.into_iter().find(|name| std::env::var_os(name).is_none()) {
+        None => Ok(()),
+        Some(name) => Err(Error::environment(format!("secret {name} is not set in the environment"))
+            .hint(format!("set it for this call ({name}=... flow run ...) or export it"))),
+    }
 }
 
 /// RFC 3339 text of the start, for the record.

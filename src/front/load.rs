@@ -153,14 +153,13 @@ impl<'a> Loader<'a> {
     fn open(&mut self, path: PathBuf, asked: Option<Span>) -> Option<Document> {
         match std::fs::read(&path) {
             Err(error) => {
-                let cause = error.to_string();
-                let cause = cause.split(" (os error").next().unwrap_or(&cause);
-                let message = format!("failed to read {}: {cause}", self.name(&path));
-                let hint = match asked {
-                    Some(_) => "the path of an include is relative to the including file",
-                    None => "a relative path is relative to the workspace root (-C DIR)",
+                let message = format!("failed to read {}: {}", self.name(&path), cause(&error));
+                let hint = match (near(&path), asked) {
+                    (Some(near), _) => format!("did you mean {}?", self.name(&near)),
+                    (None, Some(_)) => "the path of an include is relative to the including file".to_owned(),
+                    (None, None) => "a relative path is relative to the workspace root (-C DIR)".to_owned(),
                 };
-                self.report.fault(asked, message, Some(hint.to_owned()));
+                self.report.fault(asked, message, Some(hint));
                 None
             }
             Ok(bytes) => match String::from_utf8(bytes) {
@@ -207,8 +206,10 @@ impl<'a> Loader<'a> {
     fn read_overrides(&mut self) -> Result<()> {
         for file in &self.request.params_files {
             let path = normalize(&self.request.root.join(file));
-            let text = std::fs::read_to_string(&path)
-                .map_err(|e| Error::usage(format!("--params {}: failed to read it: {e}", file.display())))?;
+            let text = std::fs::read_to_string(&path).map_err(|e| {
+                Error::usage(format!("--params {}: failed to read it: {}", file.display(), cause(&e)))
+                    .hint("a relative path is relative to the workspace root (-C DIR)")
+            })?;
             let source = self.source(&path, text);
             let Some(node) = syntax::parse(&mut self.report, source) else { continue };
             for entry in field::map(&mut self.report, &node).unwrap_or(&[]) {
@@ -501,4 +502,28 @@ fn check_unused(report: &mut Report, profile: &Node) {
 /// What makes two paths the same file.
 fn identity(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| normalize(path))
+}
+
+/// What the system says, without its number.
+fn cause(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// A JSON file beside a missing one whose name is nearly the same; the only one in a directory.
+fn near(path: &Path) -> Option<PathBuf> {
+    let is_dir = path.is_dir();
+    let dir = if is_dir { path } else { path.parent()? };
+    let entries = std::fs::read_dir(dir).ok()?.flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".json"))
+        .collect();
+    names.sort_unstable();
+    let name = match (is_dir, &names[..]) {
+        (true, [only]) => only.as_str(),
+        (true, _) => return None,
+        (false, _) => suggest::nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?,
+    };
+    Some(dir.join(name))
 }

@@ -103,9 +103,13 @@ fn reference(body: &str) -> Result<Reference, Fault> {
     let parts = split(body)?;
     let kind = parts.names[0];
     if !KINDS.contains(&kind) {
-        let hint = suggest::nearest(kind, KINDS)
-            .map(|near| format!("did you mean '{near}'?"))
-            .unwrap_or_else(|| format!("known: {}", KINDS.join(", ")));
+        let hint = match suggest::nearest(kind, KINDS) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None if parts.names.len() == 1 => {
+                format!("for a variable of the shell write $${{{kind}}} or ${kind}")
+            }
+            None => format!("known: {}", KINDS.join(", ")),
+        };
         return Err((format!("unknown kind of reference '{kind}'"), Some(hint)));
     }
     let wrong = |form: &str| (format!("malformed reference '{body}'"), Some(format!("expected {form}")));

@@ -181,14 +181,17 @@ impl Expander<'_> {
         let mut path: Vec<&str> =
             stack[from..].iter().map(|step| self.scopes.steps[*step].id.as_str()).collect();
         path.push(&self.scopes.steps[index].id);
-        self.fault(
-            self.scopes.steps[index].step.span,
-            format!("steps need each other: {}", path.join(" -> ")),
-            Some(
-                "each step of this path refers to the next, or its glob matches what the next one makes"
-                    .to_owned(),
+        let (message, hint) = match path[..] {
+            [step, _] => (
+                format!("step '{step}' needs itself: {step} -> {step}"),
+                "a reference to its own output, or a glob that matches it: narrow the glob, or write elsewhere",
             ),
-        );
+            _ => (
+                format!("steps need each other: {}", path.join(" -> ")),
+                "an arrow leads from a step to one that it refers to or names in needs, or whose outputs its glob matches",
+            ),
+        };
+        self.fault(self.scopes.steps[index].step.span, message, Some(hint.to_owned()));
     }
 
     fn nodes_of(&self, index: usize) -> Option<Vec<NodeIx>> {

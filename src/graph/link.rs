@@ -120,10 +120,12 @@ impl Linker<'_> {
             for (o, output) in node.outputs.iter().enumerate() {
                 let path = output.path.as_str();
                 if path.is_empty() || path.starts_with('/') || path == ".." || path.starts_with("../") {
+                    let place =
+                        if path.is_empty() { "the workspace itself" } else { "outside the workspace" };
                     self.fault(
                         output.span,
-                        format!("output '{}' of {} is outside the workspace: {path:?}", output.name, node.id),
-                        "an output is a path relative to the workspace root",
+                        format!("output '{}' of {} is {place}", output.name, node.id),
+                        "an output is a path below the workspace root",
                     );
                     continue;
                 }
@@ -360,7 +362,7 @@ impl Linker<'_> {
         graph.dag = dag;
     }
 
-    /// Names one shortest cycle among the nodes that never became ready.
+    /// Names one shortest cycle (each node needs the next) among the nodes that never became ready.
     fn cycle(&self, graph: &Graph, dag: &DiGraph<(), ()>, waiting: &[usize]) {
         let mut best: Option<Vec<usize>> = None;
         for component in petgraph::algo::tarjan_scc(dag) {
@@ -384,10 +386,6 @@ impl Linker<'_> {
                             at = from[&at];
                             path.push(at);
                         }
-                        path.reverse();
-                        if path.len() == 3 && path[0] == path[1] {
-                            path.pop();
-                        }
                         if best.as_ref().is_none_or(|b| path.len() < b.len()) {
                             best = Some(path);
                         }
@@ -405,7 +403,7 @@ impl Linker<'_> {
             self.fault(
                 graph.nodes[path[0]].span,
                 format!("nodes need each other: {}", names.join(" -> ")),
-                "an arrow leads from a node to one that takes its output or names it in needs",
+                "an arrow leads from a node to one whose output it takes, or that it names in needs",
             );
         }
     }

@@ -74,9 +74,11 @@ pub fn one(graph: &Graph, text: &str) -> Result<BTreeSet<NodeIx>> {
         .map(|(ix, _)| ix)
         .collect();
     if found.is_empty() {
-        let steps: BTreeSet<&str> = graph.nodes.iter().map(|node| node.step.as_str()).collect();
+        let known =
+            |node: &'_ super::Node| if text.contains('[') { node.id.clone() } else { node.step.clone() };
+        let known: BTreeSet<String> = graph.nodes.iter().map(known).collect();
         let mut error = Error::usage(format!("no node, step or output matches '{text}'"));
-        if let Some(hint) = suggest::hint(text, steps) {
+        if let Some(hint) = suggest::hint(text, known.iter().map(String::as_str)) {
             error = error.hint(hint);
         }
         return Err(error.hint("flow ls FILE lists nodes and outputs"));

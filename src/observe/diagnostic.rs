@@ -18,10 +18,16 @@ fn render(diagnostic: &Diagnostic, level: Level<'_>, color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.decor_style(DecorStyle::Ascii);
     let title = level.primary_title(diagnostic.message.as_str());
-    let hints = diagnostic.hints.iter().map(|hint| Level::HELP.message(hint.as_str()));
     let Some(label) = &diagnostic.label else {
-        return renderer.render(&[annotate_snippets::Group::with_title(title).elements(hints)]);
+        let mut out = renderer.render(&[annotate_snippets::Group::with_title(title)]);
+        for hint in &diagnostic.hints {
+            let help = Level::HELP.primary_title(hint.as_str());
+            out.push('\n');
+            out.push_str(&renderer.render(&[annotate_snippets::Group::with_title(help)]));
+        }
+        return out;
     };
+    let hints = diagnostic.hints.iter().map(|hint| Level::HELP.message(hint.as_str()));
     // The renderer wants whole characters.
     let start = label.text.floor_char_boundary(label.start);
     let end = label.text.ceil_char_boundary(label.end.max(start));

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod cli;
 mod compare;
 mod concurrency;
 mod explain;
@@ -13,7 +14,9 @@ mod incremental;
 mod inferencemax;
 mod interrupt;
 mod kill;
+mod messages;
 mod outputs;
 mod policies;
+mod secrets;
 mod services;
 mod shipped;

@@ -31,7 +31,7 @@ pub(in crate::cli) fn run(app: &App, args: &CacheArgs) -> Result<ExitCode> {
             if ok {
                 return Ok(ExitCode::SUCCESS);
             }
-            Err(Error::step("the cache has damaged or missing blobs")
+            Err(Error::environment("the cache has damaged or missing blobs")
                 .hint("nothing wrong is ever used: what is needed of them is made again by the next run"))
         }
         CacheWhat::Gc(args) => {

@@ -3,6 +3,8 @@
 use super::Coordinator;
 use crate::engine::attempt::Task;
 use crate::engine::command;
+use crate::engine::options::RunOptions;
+use crate::engine::project::Project;
 use crate::engine::schedule::{Capacity, Demand};
 use crate::engine::session::Session;
 use crate::error::{Error, Result};
@@ -29,10 +31,10 @@ impl Coordinator<'_> {
     }
 }
 
-pub(super) fn capacity(session: &Session) -> Capacity {
-    let pools = &session.project.graph.resources.pools;
+pub(super) fn capacity(project: &Project, options: &RunOptions) -> Capacity {
+    let pools = &project.graph.resources.pools;
     Capacity {
-        cpu: session.options.jobs.max(1) as u32,
+        cpu: options.jobs.max(1) as u32,
         mem: memory(),
         pools: pools.iter().map(|(name, pool)| (name.clone(), pool.size)).collect(),
     }
@@ -48,9 +50,14 @@ fn memory() -> u64 {
 }
 
 /// A demand that can never be met is an error before anything starts.
-pub(super) fn check_demands(session: &Session, selection: &Selection, capacity: &Capacity) -> Result<()> {
+pub(in crate::engine) fn check_demands(
+    project: &Project,
+    options: &RunOptions,
+    selection: &Selection,
+) -> Result<()> {
+    let capacity = capacity(project, options);
     for ix in &selection.nodes {
-        let node = &session.project.graph.nodes[*ix];
+        let node = &project.graph.nodes[*ix];
         for (pool, n) in &node.resources.pools {
             let size = capacity.pools.get(pool).copied().unwrap_or(0);
             if *n > size {

@@ -59,14 +59,14 @@ impl<'s> Coordinator<'s> {
             End::Voided(path) => self.voided(ix, &path, finished.log, scope),
             End::Cancelled if timed_out && !self.session.stopping() => {
                 let limit = self.node(ix).timeout.unwrap_or_default();
-                let failure = Failure::new(format!("timed out after {:.3} s", limit.as_secs_f64()));
+                let failure = Failure::new(format!("timed out after {} s", limit.as_secs_f64()));
                 self.fail(ix, failure, finished.log, scope);
             }
             End::Failed(failure) => {
                 let failure = if timed_out && !self.session.stopping() {
                     let limit = self.node(ix).timeout.unwrap_or_default();
                     Failure {
-                        message: format!("timed out after {:.3} s: {}", limit.as_secs_f64(), failure.message),
+                        message: format!("timed out after {} s: {}", limit.as_secs_f64(), failure.message),
                         ..failure
                     }
                 } else {

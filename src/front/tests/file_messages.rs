@@ -63,8 +63,7 @@ fn truncated_json() {
         &Project::new("w.json", ""),
         expect![[r#"
             error: w.json: the file holds no JSON value
-             |
-             = help: a workflow is a JSON object: {"name": "...", "steps": {...}}
+            help: a workflow is a JSON object: {"name": "...", "steps": {...}}
         "#]],
     );
 }
@@ -125,8 +124,7 @@ fn unreadable_files() {
         &gone,
         expect![[r#"
             error: failed to read gone.json: No such file or directory
-             |
-             = help: a relative path is relative to the workspace root (-C DIR)
+            help: a relative path is relative to the workspace root (-C DIR)
         "#]],
     );
     says(
@@ -292,17 +290,13 @@ fn faults_of_the_command_line() {
         &base().set("raw=1").set("proces.raw=1").set("process.row=1").set("x"),
         expect![[r#"
             error: --set x: expected KEY=VALUE
-             |
-             = help: for a param of an include write --set PREFIX.KEY=VALUE
+            help: for a param of an include write --set PREFIX.KEY=VALUE
             error: --set raw=1: unknown param 'raw'
-             |
-             = help: known here: out, process.raw
+            help: known here: out, process.raw
             error: --set process.row=1: unknown param 'process.row'
-             |
-             = help: did you mean 'process.raw'?
+            help: did you mean 'process.raw'?
             error: --set proces.raw=1: no include has the prefix 'proces'
-             |
-             = help: did you mean 'process'?
+            help: did you mean 'process'?
         "#]],
     );
     says(

@@ -74,7 +74,7 @@ fn unknown_kind_of_reference() {
             3 |   "steps": {"a": {"run": "echo \"x\" ${param.x} ${HOME}"}}
               |                                                 ^^^^^^^
               |
-              = help: known: params, matrix, steps, services, service, inputs, outputs, env, device, shard, workflow
+              = help: for a variable of the shell write $${HOME} or $HOME
               = help: for a literal '${' write '$${'
         "#]],
     );

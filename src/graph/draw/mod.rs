@@ -110,10 +110,10 @@ impl<'g> Picture<'g> {
         let mut rank: HashMap<usize, usize> = order.iter().map(|ix| (*ix, 0)).collect();
         for node in &self.graph.order {
             let ix = of_node[*node];
-            if !rank.contains_key(&ix) {
+            rank.entry(ix).or_insert_with(|| {
                 order.push(ix);
-                rank.insert(ix, order.len());
-            }
+                order.len()
+            });
         }
         for ix in order {
             let before = self.arrows.iter().filter(|a| a.to == ix && rank[&a.from] < rank[&ix]);

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use indexmap::IndexMap;
 
 use super::Expander;
-use crate::api::Work;
+use crate::api::{ParamFault, Work};
+use crate::base::suggest;
 use crate::graph::eval::{self, Context};
 use crate::graph::matrix::Combo;
 use crate::graph::pattern::normal;
@@ -35,21 +36,8 @@ impl Expander<'_> {
                 let value = Value::Map(map);
                 if let Err(fault) = found.check(&value.identity()) {
                     let place = locate(with, &fault.path).or(stage.span);
-                    let known = found.signature().params;
-                    let message = match fault.path.as_str() {
-                        "" => format!("{}: {}", stage.value, fault.message),
-                        path => format!("{}: parameter '{path}': {}", stage.value, fault.message),
-                    };
-                    let names: Vec<&str> = known
-                        .get("properties")
-                        .and_then(|p| p.as_object())
-                        .map(|p| p.keys().map(String::as_str).collect())
-                        .unwrap_or_default();
-                    let unknown =
-                        fault.message.strip_prefix("unknown field `").and_then(|m| m.split('`').next());
-                    let hint =
-                        unknown.and_then(|name| crate::base::suggest::hint(name, names.iter().copied()));
-                    self.fault(place, message, hint.or(Some(format!("see: flow stages {}", stage.value))));
+                    let (message, hint) = worded(&stage.value, &fault);
+                    self.fault(place, message, Some(hint));
                     return None;
                 }
                 let cpu = found.signature().work == Work::Cpu;
@@ -193,11 +181,8 @@ impl Expander<'_> {
                     let with_value = Value::Map(map);
                     if let Err(fault) = (info.check)(&with_value.identity()) {
                         let place = locate(with, &fault.path).or(name.span);
-                        self.fault(
-                            place,
-                            format!("{}: parameter '{}': {}", name.value, fault.path, fault.message),
-                            None,
-                        );
+                        let (message, hint) = worded(&name.value, &fault);
+                        self.fault(place, message, Some(hint));
                         continue;
                     }
                     ServiceAction::Simulator {
@@ -280,4 +265,48 @@ fn locate(with: &IndexMap<String, Expr>, path: &str) -> Option<Span> {
         };
     }
     expr.span
+}
+
+/// A parameter that does not fit, in words, and what to do.
+fn worded(owner: &str, fault: &ParamFault) -> (String, String) {
+    let text = fault.message.as_str();
+    let named = |start: &str| text.strip_prefix(start)?.split('`').next();
+    let choices = || text.split(", expected").nth(1).unwrap_or_default().split('`').skip(1).step_by(2);
+    let see = || format!("see: flow stages {owner}");
+    let place = match fault.path.as_str() {
+        "" => owner.to_owned(),
+        path => format!("parameter '{path}' of {owner}"),
+    };
+    if let Some(name) = named("unknown field `") {
+        let path = if fault.path.is_empty() { name } else { &fault.path };
+        let hint = suggest::hint(name, choices()).unwrap_or_else(see);
+        return (format!("{owner} has no parameter '{path}'"), hint);
+    }
+    if let Some(name) = named("missing field `") {
+        let hint = format!("add \"{name}\" under 'with'; {}", see());
+        return (format!("{place} needs '{name}'"), hint);
+    }
+    if let Some(name) = named("unknown variant `") {
+        let hint = suggest::hint(name, choices()).unwrap_or_else(see);
+        return (format!("{place}: '{name}' is no choice"), hint);
+    }
+    let wrong = text.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
+    if let Some((found, expected)) = wrong {
+        let expected = match expected {
+            "a sequence" => "a list",
+            "a map" => "an object",
+            "a string" => "text",
+            other => other,
+        };
+        let found = match found.split(' ').next() {
+            Some("integer" | "floating") => "a number",
+            Some("string") => "text",
+            Some("sequence") => "a list",
+            Some("map") => "an object",
+            Some("boolean") => "true or false",
+            _ => found,
+        };
+        return (format!("{place}: expected {expected}, found {found}"), see());
+    }
+    (format!("{place}: {text}"), see())
 }

@@ -12,7 +12,7 @@ fn chain() -> Workspace {
     let w = Workspace::with(json!({"name": "chain", "steps": {
         "a": {"run": "cat s > ${outputs.a}; echo made a", "inputs": {"s": "s"}, "outputs": {"a": "out/a"}, "doc": "copies s"},
         "b": {"run": ["cat", "${steps.a.a}"], "stdout": "b", "outputs": {"b": "out/b"}},
-        "free": {"run": "echo x > ${outputs.o}", "outputs": {"o": "out/free"}, "cache": "never"},
+        "free": {"run": "echo free > ${outputs.o}", "outputs": {"o": "out/free"}, "cache": "never"},
         "m": {"matrix": {"k": ["x", "y z"]}, "run": "echo ${matrix.k} > ${outputs.o}", "outputs": {"o": "out/m/${matrix.k.index}/"}, "cwd": "."}
     }}));
     w.write("s", "1");

@@ -87,7 +87,7 @@ pub(super) fn recover(project: &Project) -> Result<Vec<String>> {
 pub(super) fn set_aside(project: &Project, attempt: &Path, places: &[PathBuf]) -> Result<()> {
     let mut aside = Aside::default();
     for (n, place) in places.iter().enumerate() {
-        aside.moves.push((place.clone(), attempt.join("aside").join(n.to_string())));
+        aside.moves.push((place.clone(), aside_of(place, attempt, n)));
     }
     if aside.moves.is_empty() {
         return Ok(());
@@ -101,10 +101,39 @@ pub(super) fn set_aside(project: &Project, attempt: &Path, places: &[PathBuf]) -
         match fs::rename(place, to) {
             Ok(()) => project.workspace.forget(place),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("set aside", place, e)),
+            Err(e) => {
+                // those moved already go back; those not moved must not be taken for what the command left
+                for (place, to) in &aside.moves {
+                    if fs::symlink_metadata(to).is_ok() {
+                        fs::rename(to, place).map_err(|e| Error::io("put back", place, e))?;
+                    }
+                }
+                fs::remove_file(&journal).map_err(|e| Error::io("remove", &journal, e))?;
+                return Err(Error::io("set aside", place, e));
+            }
         }
     }
     Ok(())
+}
+
+/// Where a file is set aside: in the attempt's scratch, or beside it if that is another file system.
+fn aside_of(place: &Path, attempt: &Path, n: usize) -> PathBuf {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+    match place.parent() {
+        Some(parent) if device(parent) != device(attempt) => {
+            let run = attempt.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+            let attempt = attempt.file_name().unwrap_or_default().to_string_lossy();
+            parent.join(format!(".flow-aside-{run}-{attempt}-{n}"))
+        }
+        _ => attempt.join("aside").join(n.to_string()),
+    }
+}
+
+/// Whether a journal is left in a run's scratch: files could not be put back, and the next run tries again.
+pub(super) fn holds_aside(scratch: &Path) -> bool {
+    let attempts = fs::read_dir(scratch).into_iter().flatten().flatten();
+    attempts.into_iter().any(|attempt| attempt.path().join("aside.json").exists())
 }
 
 /// Undoes [`set_aside`]: whatever the command left there is replaced by the old file. Returns how many.
@@ -130,7 +159,14 @@ pub(super) fn put_back(project: &Project, attempt: &Path) -> Result<usize> {
 
 /// The old files are not needed any more: the new ones are published.
 pub(super) fn drop_aside(attempt: &Path) {
-    let _ = fs::remove_file(attempt.join("aside.json"));
+    let journal = attempt.join("aside.json");
+    let Ok(bytes) = fs::read(&journal) else { return };
+    let _ = fs::remove_file(&journal);
+    // those in scratch go with it
+    let beside = serde_json::from_slice::<Aside>(&bytes).unwrap_or_default().moves;
+    for (_, old) in beside.iter().filter(|(_, old)| !old.starts_with(attempt)) {
+        let _ = files::remove_any(old);
+    }
 }
 
 /// Takes one place out of the journal: what is there now stays.
@@ -138,6 +174,9 @@ pub(super) fn forget_place(attempt: &Path, place: &Path) {
     let journal = attempt.join("aside.json");
     let Ok(bytes) = fs::read(&journal) else { return };
     let Ok(mut aside) = serde_json::from_slice::<Aside>(&bytes) else { return };
+    for (_, old) in aside.moves.iter().filter(|(known, old)| known == place && !old.starts_with(attempt)) {
+        let _ = files::remove_any(old);
+    }
     aside.moves.retain(|(known, _)| known != place);
     if let Ok(bytes) = serde_json::to_vec(&aside) {
         let _ = files::write_atomic(&journal, &bytes);

@@ -147,7 +147,9 @@ impl Session {
             guard.finish();
             super::recover::unmark_active(&self.project);
         }
-        let _ = std::fs::remove_dir_all(&self.scratch);
+        if !super::recover::holds_aside(&self.scratch) {
+            let _ = std::fs::remove_dir_all(&self.scratch);
+        }
     }
 
     /// Environment of a command or service: little is inherited.

@@ -61,6 +61,6 @@ fn current(project: &Project, row: &crate::store::PublishedRow) -> bool {
     let artifact = record.outputs.iter().find(|(name, _)| *name == row.output).map(|(_, artifact)| artifact);
     artifact.is_some_and(|artifact| {
         super::evaluate::entries(project, artifact)
-            .is_ok_and(|entries| entries.iter().any(|(_, entry)| *entry == row.artifact))
+            .is_ok_and(|entries| entries.iter().flatten().any(|(_, entry)| *entry == row.artifact))
     })
 }

@@ -35,6 +35,7 @@ pub(super) fn places(session: &Session, node: &Node, attempt: &Path) -> Result<V
             if let Some(parent) = place.parent() {
                 std::fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
             }
+            super::publish::refuse_foreign(session, output, &place)?;
             direct.push(place.clone());
             made.push(Made { path: place, direct: true, precreated: false });
         }

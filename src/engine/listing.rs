@@ -34,7 +34,7 @@ impl Listing for Disk {
                 let name = entry.file_name().into_string().ok()?;
                 let kind = entry.file_type().ok()?;
                 let dir = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
-                Some(Entry { name, dir })
+                Some(Entry { name, dir, link: kind.is_symlink() })
             })
             .collect()
     }
@@ -48,7 +48,9 @@ impl Listing for Disk {
     }
 
     fn published(&self, path: &str) -> bool {
-        self.published.contains(path)
+        // what lies in a published directory was published with it
+        std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(parent, _)| parent))
+            .any(|path| self.published.contains(path))
     }
 
     fn env(&self, name: &str) -> Option<String> {

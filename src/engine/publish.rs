@@ -49,7 +49,7 @@ pub(super) fn one(
 ) -> Result<()> {
     let place = session.project.root.join(&output.path);
     if output.append {
-        for (name, entry) in entries(&session.project, artifact)? {
+        for (name, entry) in entries(&session.project, artifact)?.unwrap_or_default() {
             let target = place.join(&name);
             if !already(session, output, &target, &name, &entry)? {
                 rename_into(&made.path.join(&name), &target)?;
@@ -59,6 +59,7 @@ pub(super) fn one(
     } else if *artifact == Artifact::Absent {
         remove_ours(session, output, &place)?;
     } else {
+        refuse_foreign(session, output, &place)?;
         let same = !made.direct
             && session
                 .project
@@ -89,7 +90,8 @@ pub(super) fn restore(
         let place = session.project.root.join(&output.path);
         let mut moves = Vec::new();
         let wanted: Vec<(PathBuf, Artifact)> = if output.append {
-            let entries = entries(&session.project, &artifacts[index])?;
+            let entries = entries(&session.project, &artifacts[index])?
+                .ok_or_else(|| PlaceError::Lost(output.path.clone()))?;
             let mut wanted = Vec::new();
             for (name, entry) in entries {
                 let target = place.join(&name);
@@ -101,6 +103,7 @@ pub(super) fn restore(
         } else if artifacts[index] == Artifact::Absent {
             Vec::new()
         } else {
+            refuse_foreign(session, output, &place)?;
             vec![(place, artifacts[index].clone())]
         };
         for (n, (target, artifact)) in wanted.into_iter().enumerate() {
@@ -160,6 +163,42 @@ fn already(session: &Session, output: &Output, target: &Path, name: &str, entry:
         ))
         .hint("remove it by hand if it is not needed, or let the step choose another name")),
     }
+}
+
+/// A file never replaces a directory that holds files flow did not publish.
+pub(super) fn refuse_foreign(session: &Session, output: &Output, place: &Path) -> Result<()> {
+    if output.dir || !fs::symlink_metadata(place).is_ok_and(|meta| meta.is_dir()) {
+        return Ok(());
+    }
+    let Some(foreign) = foreign_in(session, place)? else { return Ok(()) };
+    Err(Error::step(format!(
+        "output '{}' ({}) is a file, and a directory stands there with files that flow did not make: {foreign}",
+        output.name, output.path
+    ))
+    .hint("move them away, choose another path, or let the declared path end with a slash"))
+}
+
+fn foreign_in(session: &Session, dir: &Path) -> Result<Option<String>> {
+    let workspace = &session.project.workspace;
+    let mut entries: Vec<_> = fs::read_dir(dir)
+        .map_err(|e| Error::io("read", dir, e))?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        let name = path.strip_prefix(&session.project.root).unwrap_or(&path).to_string_lossy().into_owned();
+        if workspace.published_path(&name) {
+            continue;
+        }
+        if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+            return Ok(Some(name));
+        }
+        if let Some(found) = foreign_in(session, &path)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// Moves `from` to `to`, replacing what is there; across file systems by a copy beside it.
@@ -241,6 +280,7 @@ fn record(session: &Session, node: &Node, output: &Output, artifact: &Artifact) 
     };
     let rows = if output.append {
         entries(project, artifact)?
+            .unwrap_or_default()
             .into_iter()
             .map(|(name, entry)| row(format!("{}/{name}", output.path), &entry))
             .collect()

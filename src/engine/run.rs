@@ -143,6 +143,8 @@ struct Slot {
     attempts: u32,
     seconds: f64,
     voided: bool,
+    /// Its dependents were told that it is done; once, also when it runs again for its bytes.
+    unlocked: bool,
 }
 
 struct Coordinator<'s> {
@@ -287,7 +289,10 @@ impl<'s> Coordinator<'s> {
         let inputs = self.present_items(ix);
         let (session, finder) = (self.session, self.finder);
         let body = move || {
-            let finished = perform(session, finder, ix, task, inputs, &cancel);
+            // a job that panics must not leave the run waiting for it
+            let job = || perform(session, finder, ix, task, inputs, &cancel);
+            let finished = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job))
+                .unwrap_or_else(|panic| Finished::panicked(ix, &*panic));
             // the receiver is gone only if the run is over
             let _ = sender.send(finished);
         };
@@ -307,7 +312,7 @@ impl<'s> Coordinator<'s> {
     /// Items of each input that are there.
     fn present_items(&self, ix: NodeIx) -> Vec<Vec<Item>> {
         let present = |item: &&Item| match item {
-            Item::Made { node, output } => self.slots[*node]
+            Item::Made { node, output } | Item::Within { node, output, .. } => self.slots[*node]
                 .artifacts
                 .as_ref()
                 .is_some_and(|artifacts| artifacts[*output] != Artifact::Absent),
@@ -345,6 +350,16 @@ impl<'s> Coordinator<'s> {
         if self.halting {
             return;
         }
+        // a directory is read as it lies there: what nodes make in it comes into place first
+        let inside = node.inputs.iter().flat_map(|input| &input.items).filter_map(|item| match item {
+            Item::Source { inside, .. } => Some(inside),
+            _ => None,
+        });
+        let unplaced: BTreeSet<NodeIx> =
+            inside.flatten().copied().filter(|p| !self.slots[*p].in_place).collect();
+        if !unplaced.is_empty() {
+            return self.wait_for_bytes(ix, unplaced);
+        }
         let verdict = evaluate(&self.session.project, self.finder, &self.session.options, node, &self.slots);
         match verdict {
             Verdict::Absent => {
@@ -362,6 +377,7 @@ impl<'s> Coordinator<'s> {
                 self.queue_run(ix, keyed, Reason::Check.to_string(), Some(record), scope);
             }
             Verdict::Run { keyed, reason } => self.queue_run(ix, keyed, reason.to_string(), None, scope),
+            Verdict::Bytes(producer) => self.wait_for_bytes(ix, BTreeSet::from([producer])),
             Verdict::Fault(error) => self.fail(ix, error.into(), None, scope),
         }
     }
@@ -382,8 +398,12 @@ impl<'s> Coordinator<'s> {
         's: 'scope,
     {
         let node = self.node(ix);
+        let artifacts = artifacts_of(&record, node);
+        if self.slots[ix].artifacts.as_ref().is_some_and(|old| *old != artifacts) {
+            self.reopen_dependents(ix);
+        }
         let slot = &mut self.slots[ix];
-        slot.artifacts = Some(artifacts_of(&record, node));
+        slot.artifacts = Some(artifacts);
         slot.key = Some(keyed.key);
         slot.stale = stale;
         if differing.is_empty() {
@@ -391,10 +411,11 @@ impl<'s> Coordinator<'s> {
             if let Err(error) = self.claim(ix, &keyed) {
                 return self.fail(ix, error.into(), None, scope);
             }
-            return self.done(ix, Outcome::Fresh, None, scope);
+            self.done(ix, Outcome::Fresh, None, scope);
+            return self.bytes_ready(ix, true);
         }
         slot.reason = differing.first().map(|(_, reason)| reason.to_string());
-        if self.wanted.contains(&ix) {
+        if self.wanted.contains(&ix) || self.byte_waiters.contains_key(&ix) {
             let only = differing.into_iter().map(|(index, _)| index).collect();
             self.tasks.insert(ix, Task::Restore { keyed: Some(keyed), record, only });
             self.push(ix);
@@ -460,6 +481,11 @@ impl<'s> Coordinator<'s> {
         if missing.is_empty() {
             return self.push(ix);
         }
+        self.wait_for_bytes(ix, missing);
+    }
+
+    /// `ix` goes on once the outputs of these nodes are in place: it is queued if it has a task, else looked at again.
+    fn wait_for_bytes(&mut self, ix: NodeIx, missing: BTreeSet<NodeIx>) {
         self.slots[ix].bytes = missing.clone();
         for producer in missing {
             let waiters = self.byte_waiters.entry(producer).or_default();
@@ -528,12 +554,12 @@ impl<'s> Coordinator<'s> {
         report.hints = failure.hints;
         self.session.emit(Event::NodeFinished(report));
         for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
-            self.slots[waiter].bytes.clear();
-            self.tasks.remove(&waiter);
-            self.evaluable.push_back(waiter);
+            self.plan_anew(waiter);
         }
         // those that were only waiting for the key go on; those that need the bytes are skipped when evaluated
-        self.release(ix);
+        if !std::mem::replace(&mut self.slots[ix].unlocked, true) {
+            self.release(ix);
+        }
     }
 
     fn push(&mut self, ix: NodeIx) {
@@ -575,6 +601,9 @@ impl<'s> Coordinator<'s> {
                 self.slots[ix].in_place = true;
                 self.land(ix, Outcome::Ran, finished.record, false, scope);
                 self.bytes_ready(ix, same);
+                if !same {
+                    self.reopen_dependents(ix);
+                }
             }
             End::Stands { artifacts, checked, restored } => {
                 self.slots[ix].artifacts = Some(artifacts);
@@ -619,9 +648,14 @@ impl<'s> Coordinator<'s> {
 
     /// Those that waited for a node with the same key are looked at again.
     fn flight_over(&mut self, ix: NodeIx) {
-        let over = self.tasks.get(&ix).is_none();
+        if !self.tasks.contains_key(&ix) {
+            self.leave_flight(ix);
+        }
+    }
+
+    /// `ix` no longer is the one that makes the result of its key.
+    fn leave_flight(&mut self, ix: NodeIx) {
         if let Some(key) = self.slots[ix].key
-            && over
             && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
             && let Some((_, waiting)) = self.flights.remove(&key)
         {
@@ -638,6 +672,7 @@ impl<'s> Coordinator<'s> {
     ) where
         's: 'scope,
     {
+        let path = if path.is_empty() { "." } else { path };
         if self.slots[ix].voided {
             let implicit = self.node(ix).inputs.iter().any(|input| {
                 input.implicit && input.items.iter().any(|i| self.session.project.graph.item_path(i) == path)
@@ -673,33 +708,53 @@ impl<'s> Coordinator<'s> {
                 self.slots[producer].in_place = differing.is_ok_and(|differing| differing.is_empty());
             }
         }
-        if let Some(key) = self.slots[ix].key
-            && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
-            && let Some((_, waiting)) = self.flights.remove(&key)
-        {
-            self.evaluable.extend(waiting);
-        }
+        self.leave_flight(ix);
         self.evaluable.push_back(ix);
     }
 
     /// The bytes of `ix` are in place: its waiters go on. If they are not what was expected, their keys are made anew.
     fn bytes_ready(&mut self, ix: NodeIx, same: bool) {
         for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
-            let slot = &mut self.slots[waiter];
-            slot.bytes.remove(&ix);
+            self.slots[waiter].bytes.remove(&ix);
             if !same {
-                self.tasks.remove(&waiter);
-                slot.bytes.clear();
-                if let Some(key) = slot.key
-                    && self.flights.get(&key).is_some_and(|(leader, _)| *leader == waiter)
-                    && let Some((_, waiting)) = self.flights.remove(&key)
-                {
-                    self.evaluable.extend(waiting);
-                }
-                self.evaluable.push_back(waiter);
-            } else if slot.bytes.is_empty() && self.tasks.contains_key(&waiter) {
+                self.plan_anew(waiter);
+            } else if !self.slots[waiter].bytes.is_empty() || self.running.contains_key(&waiter) {
+            } else if self.tasks.contains_key(&waiter) {
                 self.push(waiter);
+            } else {
+                self.evaluable.push_back(waiter);
             }
+        }
+    }
+
+    /// What a node waiting for bytes was about to do is dropped; it is looked at again.
+    fn plan_anew(&mut self, waiter: NodeIx) {
+        if self.running.contains_key(&waiter) {
+            return;
+        }
+        self.scheduler.remove(waiter);
+        self.tasks.remove(&waiter);
+        self.slots[waiter].bytes.clear();
+        self.leave_flight(waiter);
+        self.evaluable.push_back(waiter);
+    }
+
+    /// `ix` ran again for bytes that were lost and made others: what was found by the old ones no longer stands.
+    fn reopen_dependents(&mut self, ix: NodeIx) {
+        let dependents: Vec<NodeIx> = self.session.project.graph.dependents(ix).collect();
+        for dependent in dependents {
+            let takes = self.node(dependent).producers.contains(&ix);
+            let slot = &mut self.slots[dependent];
+            let found = matches!(
+                slot.outcome,
+                Some(Outcome::Fresh | Outcome::Cached | Outcome::Restored | Outcome::Ran | Outcome::Absent)
+            );
+            if !takes || slot.waiting > 0 || !(found || self.tasks.contains_key(&dependent)) {
+                continue;
+            }
+            slot.outcome = None;
+            slot.held_report = None;
+            self.plan_anew(dependent);
         }
     }
 
@@ -714,7 +769,6 @@ impl<'s> Coordinator<'s> {
     ) where
         's: 'scope,
     {
-        let first = self.slots[ix].outcome.is_none() && self.slots[ix].waiting == 0;
         self.slots[ix].outcome = Some(outcome);
         let mut report = self.report(ix, outcome);
         report.record = record;
@@ -723,9 +777,7 @@ impl<'s> Coordinator<'s> {
             report.reason = None;
         }
         self.session.emit(Event::NodeFinished(report));
-        if first {
-            self.unlock(ix, scope);
-        }
+        self.unlock(ix, scope);
     }
 
     fn fail<'scope>(
@@ -748,9 +800,7 @@ impl<'s> Coordinator<'s> {
         report.log = log;
         self.session.emit(Event::NodeFinished(report));
         for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
-            self.tasks.remove(&waiter);
-            self.slots[waiter].bytes.clear();
-            self.evaluable.push_back(waiter);
+            self.plan_anew(waiter);
         }
         self.unlock(ix, scope);
     }
@@ -759,10 +809,16 @@ impl<'s> Coordinator<'s> {
         if self.node(ix).allow_failure {
             return;
         }
-        // a lack of the machine outweighs a failed step
-        if self.failure.is_none() || failure.kind == Kind::Environment {
-            self.failure =
-                Some(if failure.kind == Kind::Environment { Kind::Environment } else { Kind::Step });
+        // a bug outweighs a lack of the machine, and that a failed step
+        let weight = |kind: Option<Kind>| match kind {
+            None => 0,
+            Some(Kind::Bug) => 3,
+            Some(Kind::Environment) => 2,
+            Some(_) => 1,
+        };
+        let kind = if weight(Some(failure.kind)) > 1 { failure.kind } else { Kind::Step };
+        if weight(Some(kind)) > weight(self.failure) {
+            self.failure = Some(kind);
         }
         self.halting |= !self.session.options.keep_going;
     }
@@ -815,6 +871,9 @@ impl<'s> Coordinator<'s> {
     where
         's: 'scope,
     {
+        if std::mem::replace(&mut self.slots[ix].unlocked, true) {
+            return;
+        }
         self.release(ix);
         for &service in &self.node(ix).services {
             self.service_users[service] = self.service_users[service].saturating_sub(1);

@@ -203,7 +203,7 @@ impl Linker<'_> {
             for part in &declared.parts {
                 match part {
                     InputPart::Gathered(gathered) => input.items.extend(gathered.items.iter().cloned()),
-                    InputPart::Path(path) => input.items.extend(self.path(graph, path, dirs, sorted)),
+                    InputPart::Path(path) => input.items.extend(self.path(graph, ix, path, dirs, sorted)),
                     InputPart::Glob(pattern) => {
                         input.patterns.push(pattern.text.clone());
                         let mut found: Vec<(String, Item)> = Vec::new();
@@ -244,7 +244,7 @@ impl Linker<'_> {
                 if !program && (made || plain()) {
                     out.push(Input {
                         name: format!("argv[{place}]"),
-                        items: self.path(graph, &path, dirs, sorted),
+                        items: self.path(graph, ix, &path, dirs, sorted),
                         list: false,
                         patterns: Vec::new(),
                         implicit: true,
@@ -258,6 +258,7 @@ impl Linker<'_> {
     fn path(
         &self,
         graph: &Graph,
+        taker: NodeIx,
         path: &str,
         dirs: &[(String, NodeIx, usize)],
         sorted: &[(String, NodeIx)],
@@ -270,12 +271,14 @@ impl Linker<'_> {
             let sub = path[dir.len() + 1..].to_owned();
             return vec![Item::Within { node: *node, output: *output, sub }];
         }
-        let below = format!("{path}/");
+        let below = if path.is_empty() { String::new() } else { format!("{path}/") };
         let from = sorted.partition_point(|(other, _)| other.as_str() < below.as_str());
         let inside: BTreeSet<NodeIx> = sorted[from..]
             .iter()
             .take_while(|(other, _)| other.starts_with(&below))
             .map(|(_, ix)| *ix)
+            // what a node makes itself is no input of it
+            .filter(|ix| *ix != taker)
             .collect();
         vec![Item::Source { path, inside: inside.into_iter().collect() }]
     }

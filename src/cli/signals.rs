@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM become interrupts of the run: once to stop, twice to kill. Unaware of what runs.
+//! Ctrl-C and SIGTERM become interrupts of the run: once to stop, twice to kill, a third time to leave at once. Unaware of what runs.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -16,6 +16,11 @@ pub(super) fn listen() -> Result<Interrupts> {
         .name("signals".to_owned())
         .spawn(move || {
             for signal in signals.forever() {
+                if told.kill.is_cancelled() {
+                    // it does not listen any more; the guard ends what it has started
+                    let terminated = told.terminated.is_cancelled() || signal == SIGTERM;
+                    std::process::exit(if terminated { 143 } else { 130 });
+                }
                 if told.stop.is_cancelled() {
                     told.kill.cancel();
                 }

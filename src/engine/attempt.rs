@@ -552,6 +552,9 @@ impl Job<'_> {
                     InputFile { path: PathBuf::from(path), name }
                 })
                 .collect();
+            // several nodes may add to one append directory: it is given once
+            let mut files: Vec<InputFile> = files;
+            files.dedup_by(|a, b| a.path == b.path);
             out.insert(input.name.clone(), files);
         }
         out

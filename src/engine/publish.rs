@@ -165,6 +165,18 @@ fn already(session: &Session, output: &Output, target: &Path, name: &str, entry:
     }
 }
 
+/// Makes the directory in which an output will lie.
+pub(super) fn make_parent(place: &Path) -> Result<()> {
+    let Some(parent) = place.parent() else { return Ok(()) };
+    fs::create_dir_all(parent).map_err(|e| match parent.ancestors().find(|above| above.is_file()) {
+        Some(file) => {
+            Error::step(format!("{} is a file, and {} is to be made in it", file.display(), place.display()))
+                .hint("remove it; if an earlier version of the workflow made it: flow clean FILE --orphans")
+        }
+        None => Error::io("create", parent, e),
+    })
+}
+
 /// A file never replaces a directory that holds files flow did not publish.
 pub(super) fn refuse_foreign(session: &Session, output: &Output, place: &Path) -> Result<()> {
     if output.dir || !fs::symlink_metadata(place).is_ok_and(|meta| meta.is_dir()) {
@@ -203,9 +215,7 @@ fn foreign_in(session: &Session, dir: &Path) -> Result<Option<String>> {
 
 /// Moves `from` to `to`, replacing what is there; across file systems by a copy beside it.
 fn rename_into(from: &Path, to: &Path) -> Result<()> {
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
-    }
+    make_parent(to)?;
     let from_is_dir = fs::symlink_metadata(from).is_ok_and(|m| m.is_dir());
     let to_is_dir = fs::symlink_metadata(to).is_ok_and(|m| m.is_dir());
     // a directory cannot be replaced by one rename: the old one steps aside first

@@ -221,6 +221,12 @@ impl Pattern {
         }
     }
 
+    /// Equal for patterns that match the same, and only for those.
+    pub fn identity(&self) -> String {
+        let glob = self.matcher.as_ref().map_or("", |matcher| matcher.glob().glob());
+        format!("{}\0{glob}", self.text)
+    }
+
     /// Whether the last component of `path` can only be met by `**`.
     fn anything_at(&self, path: &str) -> bool {
         let text = normal(&self.text);

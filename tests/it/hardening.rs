@@ -114,6 +114,34 @@ fn a_file_never_replaces_a_directory_of_other_peoples_files() {
 }
 
 #[test]
+fn an_output_below_a_file_says_what_to_do() {
+    for run in ["echo 1 > ${outputs.a}", "echo 1 > out/x"] {
+        let w = Workspace::with(json!({"steps": {"a": {"run": "echo 1 > out", "outputs": {"a": "out"}}}}));
+        w.run(&[]).ok();
+        w.workflow(json!({"steps": {"a": {"run": run, "outputs": {"a": "out/x"}}}}));
+        w.run(&[]).exits(1).failed(["a"]).says("out is a file").says("--orphans");
+        w.flow(&["clean", "flow.json", "--orphans"]).ok();
+        w.run(&[]).ok();
+        assert_eq!(w.read("out/x"), "1\n");
+    }
+}
+
+#[test]
+fn an_entry_of_an_append_directory_may_come_from_any_of_its_makers() {
+    let w = Workspace::with(json!({"steps": {
+        "a": {"run": "echo a > ${outputs.v}/a", "outputs": {"v": {"path": "v/", "append": true}}},
+        "b": {"run": "echo b > ${outputs.v}/b", "outputs": {"v": {"path": "v/", "append": true}}},
+        "t": {"run": "cat ${inputs.e} > t", "inputs": {"e": "v/b"}, "outputs": {"t": "t"}},
+        "l": {"run": "echo ${inputs.all} ${inputs.one} > l", "inputs": {"all": "*/", "one": "v/"}, "outputs": {"l": "l"}},
+    }}));
+    w.run(&[]).ok();
+    assert_eq!(w.read("t"), "b\n");
+    assert_eq!(w.read("l"), "v v\n");
+    w.remove("v/b");
+    w.run(&[]).ok().restored(["b"]);
+}
+
+#[test]
 fn outputs_may_lie_on_another_file_system() {
     let Ok(other) = tempfile::Builder::new().prefix("flow-it-").tempdir_in("/dev/shm") else { return };
     let w = Workspace::with(json!({"steps": {

@@ -18,8 +18,7 @@ pub(super) fn listen() -> Result<Interrupts> {
             for signal in signals.forever() {
                 if told.kill.is_cancelled() {
                     // it does not listen any more; the guard ends what it has started
-                    let terminated = told.terminated.is_cancelled() || signal == SIGTERM;
-                    std::process::exit(if terminated { 143 } else { 130 });
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
                 }
                 if told.stop.is_cancelled() {
                     told.kill.cancel();

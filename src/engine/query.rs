@@ -221,11 +221,8 @@ pub fn source_key(project: &Project, targets: &[String]) -> Result<Digest> {
     let mut sources: BTreeSet<&str> = BTreeSet::new();
     for ix in nodes {
         for item in project.graph.nodes[ix].inputs.iter().flat_map(|input| &input.items) {
-            match item {
-                Item::Source { path, .. } => {
-                    sources.insert(path);
-                }
-                _ => {}
+            if let Item::Source { path, .. } = item {
+                sources.insert(path);
             }
         }
     }

@@ -143,13 +143,19 @@ impl Pattern {
             out.pop();
         }
         if dir {
-            out.push(ANYTHING);
+            out.extend(['/' as u32, ANYTHING]);
         }
         out
     }
 
     /// Whether a path of the given [`shape`](Self::shape) could match.
     pub fn can_meet(&self, shape: &[u32]) -> bool {
+        // a directory stands for itself, too, not only for what lies in it
+        if let Some(dir) = shape.strip_suffix(&['/' as u32, ANYTHING])
+            && self.can_meet(dir)
+        {
+            return true;
+        }
         let other: Vec<Token> = shape
             .iter()
             .map(|&c| {
@@ -401,5 +407,6 @@ mod tests {
         let dir = Pattern::shape(&[Piece::Plain("out/versions/")], true);
         assert!(wild("out/**/*.json").can_meet(&dir));
         assert!(!raw.can_meet(&Pattern::shape(&[Piece::Plain("out/versions/")], true)));
+        assert!(wild("out/*/").can_meet(&dir));
     }
 }

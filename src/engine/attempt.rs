@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,12 @@ use super::retention;
 use super::session::Session;
 use crate::api::{CancelToken, Done, InputFile, Previous, StageContext};
 use crate::base::clock;
-use crate::base::files::Stat;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::exec::ServiceFailure;
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
 use crate::model::{Artifact, Retry};
-use crate::store::{NodeRow, ResultRecord};
+use crate::store::{Content, NodeRow, ResultRecord};
 
 /// Lines of a failed node's log that are shown.
 const TAIL: usize = 12;
@@ -47,6 +46,19 @@ pub(super) struct Finished {
     pub(super) log: Option<String>,
     /// What the stage recorded.
     pub(super) record: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Finished {
+    /// The end of a job that panicked: a bug, told like any failure.
+    pub(super) fn panicked(node: NodeIx, panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        let end = End::Failed(Error::bug(format!("a job panicked: {text}")).into());
+        Self { node, end, attempts: 0, seconds: 0.0, log: None, record: serde_json::Map::new() }
+    }
 }
 
 /// The ways to end.
@@ -171,6 +183,15 @@ pub(super) fn perform(
         log: job.log.shown_path(),
         record: job.record,
     }
+}
+
+/// An input as it was before the attempt.
+struct Seen {
+    path: PathBuf,
+    artifact: Artifact,
+    /// No node makes it.
+    source: bool,
+    implicit: bool,
 }
 
 struct Job<'s> {
@@ -395,7 +416,7 @@ impl Job<'_> {
         &mut self,
         keyed: &Keyed,
         made: &[Made],
-        before: &[(PathBuf, Stat, Artifact, bool)],
+        before: &[Seen],
         seconds: f64,
     ) -> std::result::Result<Option<End>, Failure> {
         let (session, node) = (self.session, self.node);
@@ -533,7 +554,10 @@ impl Job<'_> {
             let files = items
                 .iter()
                 .map(|item| {
-                    let path = project.graph.item_path(item);
+                    let path = match project.graph.item_path(item) {
+                        root if root.is_empty() => ".".to_owned(),
+                        path => path,
+                    };
                     let outside = path.starts_with('/') || path.starts_with("../");
                     let name = if outside {
                         path.rsplit('/').next().unwrap_or(&path).to_owned()
@@ -544,16 +568,16 @@ impl Job<'_> {
                     InputFile { path, name }
                 })
                 .collect();
+            // several nodes may add to one append directory: it is given once
+            let mut files: Vec<InputFile> = files;
+            files.dedup_by(|a, b| a.path == b.path);
             out.insert(input.name.clone(), files);
         }
         out
     }
 
     /// Looks at every input before the attempt; `Err` names one that no longer is what the key says.
-    fn look(
-        &self,
-        keyed: &Keyed,
-    ) -> Result<std::result::Result<Vec<(PathBuf, Stat, Artifact, bool)>, String>> {
+    fn look(&self, keyed: &Keyed) -> Result<std::result::Result<Vec<Seen>, String>> {
         let project = &self.session.project;
         let mut seen = Vec::new();
         for (index, (input, items)) in self.node.inputs.iter().zip(&self.inputs).enumerate() {
@@ -565,9 +589,11 @@ impl Job<'_> {
                 {
                     continue;
                 }
-                match project.workspace.content(&absolute)? {
+                let source = matches!(item, Item::Source { .. });
+                match self.content(&absolute, source)? {
                     Some(content) if content.artifact.digest() == Some(fact.digest) => {
-                        seen.push((absolute, content.stat, content.artifact, input.implicit));
+                        let artifact = content.artifact;
+                        seen.push(Seen { path: absolute, artifact, source, implicit: input.implicit });
                     }
                     _ => {
                         self.finder.forget(&absolute);
@@ -579,14 +605,20 @@ impl Job<'_> {
         Ok(Ok(seen))
     }
 
+    /// What an input holds now.
+    fn content(&self, path: &Path, source: bool) -> Result<Option<Content>> {
+        if source {
+            self.finder.source_of(&self.session.project, self.node, path)
+        } else {
+            self.session.project.workspace.content(path)
+        }
+    }
+
     /// An input that is not what it was before the attempt.
-    fn changed_since(&self, before: &[(PathBuf, Stat, Artifact, bool)]) -> Result<Option<(String, bool)>> {
+    fn changed_since(&self, before: &[Seen]) -> Result<Option<(String, bool)>> {
         let project = &self.session.project;
-        for (path, stat, artifact, implicit) in before {
-            if !stat.is_dir() && Stat::following(path).is_ok_and(|now| now == *stat) {
-                continue;
-            }
-            let same = project.workspace.content(path)?.is_some_and(|content| content.artifact == *artifact);
+        for Seen { path, artifact, source, implicit } in before {
+            let same = self.content(path, *source)?.is_some_and(|content| content.artifact == *artifact);
             if !same {
                 self.finder.forget(path);
                 let shown = path.strip_prefix(&project.root).unwrap_or(path).to_string_lossy().into_owned();

@@ -65,7 +65,14 @@ pub(super) fn one(session: &Session, output: &Output, made: &Made) -> Result<Opt
     refuse_secrets(session, &made.path, &what())?;
     let store = &session.project.store;
     let artifact = if meta.is_dir() { store.put_tree(&made.path) } else { store.put_file(&made.path) };
-    artifact.map(Some).map_err(|error| Error { message: format!("{}: {}", what(), error.message), ..error })
+    let artifact =
+        artifact.map_err(|error| Error { message: format!("{}: {}", what(), error.message), ..error })?;
+    if std::fs::symlink_metadata(&made.path).is_ok_and(|meta| meta.is_symlink()) {
+        // a link would lead elsewhere once it is moved, or change with what it leads to
+        std::fs::remove_file(&made.path).map_err(|e| Error::io("remove", &made.path, e))?;
+        store.restore(&artifact, &made.path).map_err(Error::from)?;
+    }
+    Ok(Some(artifact))
 }
 
 /// Puts the file that a link leads to in the link's place: what it leads to may be gone or changed once it is published.

@@ -32,9 +32,8 @@ pub(super) fn places(session: &Session, node: &Node, attempt: &Path) -> Result<V
         if asked.contains(&output.name) || output.append {
             made.push(scratch_place(attempt, index, &output.path, output.dir)?);
         } else {
-            if let Some(parent) = place.parent() {
-                std::fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
-            }
+            super::publish::make_parent(&place)?;
+            super::publish::refuse_foreign(session, output, &place)?;
             direct.push(place.clone());
             made.push(Made { path: place, direct: true, precreated: false });
         }

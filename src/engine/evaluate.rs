@@ -10,7 +10,7 @@ use super::retention;
 use crate::base::clock;
 use crate::base::digest::Digest;
 use crate::error::{Error, Result};
-use crate::graph::{Node, Output, matcher};
+use crate::graph::{Node, NodeIx, Output, matcher};
 use crate::key::{self, Components, Facts, Reason};
 use crate::model::{Artifact, Policy};
 use crate::store::{Content, ResultRecord};
@@ -32,6 +32,8 @@ pub(super) enum Verdict {
     Check { keyed: Keyed, record: Arc<ResultRecord> },
     /// It has to run.
     Run { keyed: Keyed, reason: Reason },
+    /// Its key needs bytes of this producer that the cache has lost.
+    Bytes(NodeIx),
     /// It cannot run.
     Fault(Error),
 }
@@ -65,6 +67,7 @@ fn decide(
                 "check the path (relative to the workspace root), or declare it as an output of a step",
             ));
         }
+        Err(Missing::Lost(producer)) => return Ok(Verdict::Bytes(producer)),
         Err(Missing::Fault(error)) => return Err(error),
     };
     let manifest = key::manifest(&project.graph, node, &facts);
@@ -159,7 +162,10 @@ fn differs(
 ) -> Result<Option<Reason>> {
     let path = project.root.join(&output.path);
     if output.append {
-        for (name, entry) in entries(project, artifact)? {
+        let Some(entries) = entries(project, artifact)? else {
+            return Ok(Some(Reason::OutputMissing(output.path.clone())));
+        };
+        for (name, entry) in entries {
             let path = path.join(&name);
             let shown = format!("{}/{name}", output.path);
             let content = finder.content(project, &path)?;
@@ -189,11 +195,11 @@ fn compare(content: &Option<Arc<Content>>, artifact: &Artifact, path: &str) -> O
     }
 }
 
-/// Top-level entries of what a node contributes to an append directory.
-pub(super) fn entries(project: &Project, artifact: &Artifact) -> Result<Vec<(String, Artifact)>> {
+/// Top-level entries of what a node contributes to an append directory; `None` if the cache has lost the list of them.
+pub(super) fn entries(project: &Project, artifact: &Artifact) -> Result<Option<Vec<(String, Artifact)>>> {
     use crate::model::{TreeEntry, TreeEntryKind};
-    let Some(digest) = artifact.digest() else { return Ok(Vec::new()) };
-    let Some(tree) = project.store.tree(&digest)? else { return Ok(Vec::new()) };
+    let Some(digest) = artifact.digest() else { return Ok(Some(Vec::new())) };
+    let Some(tree) = project.store.tree(&digest)? else { return Ok(None) };
     let mut out: Vec<(String, Vec<TreeEntry>)> = Vec::new();
     let mut files = Vec::new();
     for entry in tree {
@@ -218,7 +224,7 @@ pub(super) fn entries(project: &Project, artifact: &Artifact) -> Result<Vec<(Str
         files.push((name, crate::store::tree_artifact(&list)?));
     }
     files.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(files)
+    Ok(Some(files))
 }
 
 /// Every path that a look at `node` will ask for: to be prefetched together.
@@ -227,7 +233,9 @@ pub(super) fn paths(project: &Project, node: &Node) -> Vec<PathBuf> {
     let outputs =
         node.outputs.iter().filter(|output| !output.append).map(|output| project.root.join(&output.path));
     let inputs = node.inputs.iter().flat_map(|input| &input.items).filter_map(|item| match item {
-        Item::Source { path, inside } if inside.is_empty() => Some(project.root.join(path)),
+        Item::Source { path, inside } if inside.is_empty() => {
+            Some(project.root.join(path)).filter(|path| !path.is_dir())
+        }
         _ => None,
     });
     outputs.chain(inputs).collect()

@@ -1,6 +1,6 @@
 //! Facts for keys: passed variables, tools, service identities, hardware, input contents. Each is found once per run.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use crate::base::files::{self, Stat};
 use crate::error::{Error, Result};
 use crate::graph::{Item, Node, NodeIx, Pattern, ServiceIx};
 use crate::key::{Facts, InputFact, service_identity};
-use crate::model::{Artifact, Policy, Tool};
+use crate::model::{Artifact, Policy, Tool, TreeEntry, TreeEntryKind};
 use crate::store::Content;
 
 /// Where the engine keeps what it knows of node outputs, for the facts of their consumers.
@@ -28,6 +28,8 @@ pub(super) enum Missing {
     Absent,
     /// An input file is not there and nobody makes it.
     Input(String),
+    /// What its directory holds is not in the cache any more: the node has to make it again.
+    Lost(NodeIx),
     /// A tool, a probe or a file could not be read.
     Fault(Error),
 }
@@ -38,6 +40,10 @@ pub(super) struct FactFinder {
     tools: Mutex<HashMap<String, std::result::Result<String, String>>>,
     services: Mutex<HashMap<ServiceIx, Digest>>,
     contents: Mutex<HashMap<PathBuf, Option<Arc<Content>>>>,
+    /// Directories that no node makes.
+    sources: Mutex<HashMap<PathBuf, Option<Arc<Content>>>>,
+    /// Published for one of this graph's files, and declared by no node now.
+    orphans: std::sync::OnceLock<HashSet<String>>,
     hardware: std::sync::OnceLock<String>,
 }
 
@@ -71,6 +77,49 @@ impl FactFinder {
     /// A path was written, or seen to change: look again.
     pub(super) fn forget(&self, path: &Path) {
         lock(&self.contents).remove(path);
+        lock(&self.sources).remove(path);
+    }
+
+    /// What a path that no node makes holds now. A directory is taken without what never is an input: `cache/`, `.flow/` and `.git`,
+    /// orphans, and the outputs for which `without` is true.
+    pub(super) fn source(
+        &self,
+        project: &Project,
+        path: &Path,
+        without: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<Content>> {
+        use crate::graph::Listing;
+        let disk = super::listing::Disk::new(&project.root, project.store.dir(), HashSet::new());
+        let orphans = self.orphans.get_or_init(|| {
+            let mine =
+                |row: &crate::store::PublishedRow| !row.append && project.graph.files.contains(&row.file);
+            let rows = project.workspace.published().into_iter().filter(mine);
+            rows.map(|row| row.path).filter(|path| !project.graph.made_by.contains_key(path)).collect()
+        });
+        let skip = |full: &Path| {
+            let name = full.strip_prefix(&project.root).unwrap_or(full).to_string_lossy();
+            disk.hidden(&name) || orphans.contains(&*name) || without(&name)
+        };
+        project.workspace.source_content(path, &skip)
+    }
+
+    /// The same for an input of `node`, which never takes what it makes itself.
+    pub(super) fn source_of(&self, project: &Project, node: &Node, path: &Path) -> Result<Option<Content>> {
+        self.source(project, path, &|name| node.outputs.iter().any(|output| output.path == name))
+    }
+
+    /// [`source_of`](Self::source_of) a directory, looked at once per run where it is the same for all nodes.
+    fn source_dir(&self, project: &Project, node: &Node, path: &Path) -> Result<Option<Arc<Content>>> {
+        let own = node.outputs.iter().any(|output| project.root.join(&output.path).starts_with(path));
+        if own {
+            return Ok(self.source_of(project, node, path)?.map(Arc::new));
+        }
+        if let Some(known) = lock(&self.sources).get(path) {
+            return Ok(known.clone());
+        }
+        let content = self.source_of(project, node, path)?.map(Arc::new);
+        lock(&self.sources).insert(path.to_owned(), content.clone());
+        Ok(content)
     }
 
     /// All facts of a node whose producers are done.
@@ -96,7 +145,7 @@ impl FactFinder {
         for input in &node.inputs {
             let mut files = Vec::with_capacity(input.items.len());
             for item in &input.items {
-                match self.input(project, item, outputs)? {
+                match self.input(project, node, item, outputs)? {
                     Some(fact) => files.push(fact),
                     None if input.list => {}
                     None => return Err(Missing::Absent),
@@ -111,6 +160,7 @@ impl FactFinder {
     fn input(
         &self,
         project: &Project,
+        taker: &Node,
         item: &Item,
         outputs: &dyn Outputs,
     ) -> std::result::Result<Option<InputFact>, Missing> {
@@ -123,8 +173,9 @@ impl FactFinder {
             Item::Within { node, output, sub } => {
                 let tree = outputs.artifacts(*node).and_then(|artifacts| artifacts[*output].digest());
                 let Some(tree) = tree else { return Ok(None) };
-                let found = within(project, &tree, sub).map_err(Missing::Fault)?;
-                match found {
+                let tree = project.store.tree(&tree).map_err(Missing::Fault)?;
+                let entries = tree.ok_or(Missing::Lost(*node))?;
+                match within(entries, sub).map_err(Missing::Fault)? {
                     Some(artifact) => artifact,
                     None => return Err(Missing::Input(path)),
                 }
@@ -134,7 +185,12 @@ impl FactFinder {
                 if !inside.is_empty() {
                     self.forget(&absolute);
                 }
-                match self.content(project, &absolute).map_err(Missing::Fault)? {
+                let content = if absolute.is_dir() {
+                    self.source_dir(project, taker, &absolute)
+                } else {
+                    self.content(project, &absolute)
+                };
+                match content.map_err(Missing::Fault)? {
                     Some(content) => content.artifact.clone(),
                     None => return Err(Missing::Input(path.clone())),
                 }
@@ -276,9 +332,7 @@ fn matching_files(project: &Project, text: &str) -> Result<Vec<String>> {
 }
 
 /// A file or directory inside a recorded tree.
-fn within(project: &Project, tree: &Digest, sub: &str) -> Result<Option<Artifact>> {
-    use crate::model::{TreeEntry, TreeEntryKind};
-    let Some(entries) = project.store.tree(tree)? else { return Ok(None) };
+fn within(entries: Vec<TreeEntry>, sub: &str) -> Result<Option<Artifact>> {
     if let Some(entry) = entries.iter().find(|entry| entry.path == sub)
         && let TreeEntryKind::File { digest, size, exec } = entry.kind
     {

@@ -46,7 +46,7 @@ impl Listing for Disk {
                 let name = entry.file_name().into_string().ok()?;
                 let kind = entry.file_type().ok()?;
                 let dir = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
-                Some(Entry { name, dir })
+                Some(Entry { name, dir, link: kind.is_symlink() })
             })
             .collect()
     }
@@ -65,14 +65,8 @@ impl Listing for Disk {
 
     fn published(&self, path: &str) -> bool {
         // what lies in a published directory was published with it
-        let mut above = Some(path);
-        while let Some(at) = above {
-            if self.published.contains(at) {
-                return true;
-            }
-            above = at.rsplit_once('/').map(|(parent, _)| parent);
-        }
-        false
+        std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(parent, _)| parent))
+            .any(|path| self.published.contains(path))
     }
 
     fn env(&self, name: &str) -> Option<String> {

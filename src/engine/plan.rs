@@ -160,6 +160,11 @@ pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selec
                 seen.reason = Some(reason.to_string());
                 seen.keyed = Some(keyed);
             }
+            Verdict::Bytes(producer) => {
+                seen.status = Some(PlanStatus::MayRun);
+                let id = &project.graph.nodes[producer].id;
+                seen.reason = Some(format!("the cache has lost what {id} made"));
+            }
             Verdict::Fault(error) => {
                 seen.status = Some(PlanStatus::WouldFail);
                 seen.reason = Some(error.message);

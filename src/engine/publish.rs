@@ -33,7 +33,7 @@ impl From<Error> for PlaceError {
 pub(super) fn publish(session: &Session, node: &Node, made: &[Made], artifacts: &[Artifact]) -> Result<()> {
     // a conflict is found before anything is moved
     for (output, artifact) in node.outputs.iter().zip(artifacts).filter(|(output, _)| output.append) {
-        for (name, entry) in entries(&session.project, artifact)? {
+        for (name, entry) in entries(&session.project, artifact)?.unwrap_or_default() {
             already(session, output, &session.project.root.join(&output.path).join(&name), &name, &entry)?;
         }
     }
@@ -56,7 +56,7 @@ pub(super) fn one(
 ) -> Result<()> {
     let place = session.project.root.join(&output.path);
     if output.append {
-        for (name, entry) in entries(&session.project, artifact)? {
+        for (name, entry) in entries(&session.project, artifact)?.unwrap_or_default() {
             let target = place.join(&name);
             if !already(session, output, &target, &name, &entry)? {
                 rename_into(&made.path.join(&name), &target)?;
@@ -66,6 +66,7 @@ pub(super) fn one(
     } else if *artifact == Artifact::Absent {
         remove_ours(session, output, &place)?;
     } else {
+        refuse_foreign(session, output, &place)?;
         let same = !made.direct
             && session
                 .project
@@ -100,7 +101,9 @@ pub(super) fn restore(
         let mut moves = Vec::new();
         if output.append {
             let mut wanted = Vec::new();
-            for (name, entry) in entries(&session.project, &artifacts[index])? {
+            let entries = entries(&session.project, &artifacts[index])?
+                .ok_or_else(|| PlaceError::Lost(output.path.clone()))?;
+            for (name, entry) in entries {
                 let target = place.join(&name);
                 let removed = retention::is_removed(&session.project, &format!("{}/{name}", output.path));
                 if !removed && !already(session, output, &target, &name, &entry)? {
@@ -114,6 +117,7 @@ pub(super) fn restore(
                     .extend(wanted.into_iter().map(|(name, target, entry)| (from.join(name), target, entry)));
             }
         } else if artifacts[index] != Artifact::Absent {
+            refuse_foreign(session, output, &place)?;
             let from = fetch(session, output, &artifacts[index], scratch, index)?;
             moves.push((from, place, artifacts[index].clone()));
         }
@@ -180,11 +184,57 @@ fn already(session: &Session, output: &Output, target: &Path, name: &str, entry:
     }
 }
 
+/// Makes the directory in which an output will lie.
+pub(super) fn make_parent(place: &Path) -> Result<()> {
+    let Some(parent) = place.parent() else { return Ok(()) };
+    fs::create_dir_all(parent).map_err(|e| match parent.ancestors().find(|above| above.is_file()) {
+        Some(file) => {
+            Error::step(format!("{} is a file, and {} is to be made in it", file.display(), place.display()))
+                .hint("remove it; if an earlier version of the workflow made it: flow clean FILE --orphans")
+        }
+        None => Error::io("create", parent, e),
+    })
+}
+
+/// A file never replaces a directory that holds files flow did not publish.
+pub(super) fn refuse_foreign(session: &Session, output: &Output, place: &Path) -> Result<()> {
+    if output.dir || !fs::symlink_metadata(place).is_ok_and(|meta| meta.is_dir()) {
+        return Ok(());
+    }
+    let Some(foreign) = foreign_in(session, place)? else { return Ok(()) };
+    Err(Error::step(format!(
+        "output '{}' ({}) is a file, and a directory stands there with files that flow did not make: {foreign}",
+        output.name, output.path
+    ))
+    .hint("move them away, choose another path, or let the declared path end with a slash"))
+}
+
+fn foreign_in(session: &Session, dir: &Path) -> Result<Option<String>> {
+    let workspace = &session.project.workspace;
+    let mut entries: Vec<_> = fs::read_dir(dir)
+        .map_err(|e| Error::io("read", dir, e))?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        let name = path.strip_prefix(&session.project.root).unwrap_or(&path).to_string_lossy().into_owned();
+        if workspace.published_path(&name) {
+            continue;
+        }
+        if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+            return Ok(Some(name));
+        }
+        if let Some(found) = foreign_in(session, &path)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
 /// Moves `from` to `to`, replacing what is there; across file systems by a copy beside it.
 fn rename_into(from: &Path, to: &Path) -> Result<()> {
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
-    }
+    make_parent(to)?;
     let from_is_dir = fs::symlink_metadata(from).is_ok_and(|m| m.is_dir());
     let to_is_dir = fs::symlink_metadata(to).is_ok_and(|m| m.is_dir());
     // a directory cannot be replaced by one rename: the old one steps aside first
@@ -232,6 +282,7 @@ fn record(session: &Session, node: &Node, output: &Output, artifact: &Artifact) 
     };
     let rows = if output.append {
         entries(project, artifact)?
+            .unwrap_or_default()
             .into_iter()
             .map(|(name, entry)| (format!("{}/{name}", output.path), entry))
             .filter(|(path, _)| !retention::is_removed(project, path))

@@ -229,16 +229,16 @@ pub fn source_key(project: &Project, targets: &[String]) -> Result<Digest> {
     let mut sources: BTreeSet<&str> = BTreeSet::new();
     for ix in nodes {
         for item in project.graph.nodes[ix].inputs.iter().flat_map(|input| &input.items) {
-            match item {
-                Item::Source { path, inside } if inside.is_empty() => {
-                    sources.insert(path);
-                }
-                _ => {}
+            if let Item::Source { path, .. } = item {
+                sources.insert(path);
             }
         }
     }
+    let finder = FactFinder::default();
     for path in sources {
-        let content = project.workspace.content(&project.root.join(path))?;
+        // what this graph makes is no source, wherever it lies
+        let made = |name: &str| project.graph.made_by.contains_key(name);
+        let content = finder.source(project, &project.root.join(path), &made)?;
         let digest = content.and_then(|content| content.artifact.digest());
         hash.component(path, &digest.map_or_else(|| "missing".to_owned(), |digest| digest.to_string()));
     }

@@ -120,7 +120,16 @@ pub(super) fn set_aside(project: &Project, attempt: &Path, places: &[PathBuf]) -
         match files::move_any(place, to) {
             Ok(()) => project.workspace.forget(place),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("set aside", place, e)),
+            Err(e) => {
+                // those moved already go back; those not moved must not be taken for what the command left
+                for Move { place, to, .. } in &aside.moves {
+                    if fs::symlink_metadata(to).is_ok() {
+                        files::move_any(to, place).map_err(|e| Error::io("put back", place, e))?;
+                    }
+                }
+                fs::remove_file(&journal).map_err(|e| Error::io("remove", &journal, e))?;
+                return Err(Error::io("set aside", place, e));
+            }
         }
         failpoint::hit("set_aside");
     }

@@ -17,7 +17,7 @@ pub(super) fn is_current(project: &Project, row: &PublishedRow) -> bool {
     let artifact = record.outputs.iter().find(|(name, _)| *name == row.output).map(|(_, artifact)| artifact);
     artifact.is_some_and(|artifact| {
         entries(project, artifact)
-            .is_ok_and(|entries| entries.iter().any(|(_, entry)| *entry == row.artifact))
+            .is_ok_and(|entries| entries.iter().flatten().any(|(_, entry)| *entry == row.artifact))
     })
 }
 

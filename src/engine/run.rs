@@ -252,7 +252,10 @@ impl<'s> Coordinator<'s> {
         let inputs = self.present_items(ix);
         let (session, finder) = (self.session, self.finder);
         let body = move || {
-            let finished = perform(session, finder, ix, task, inputs, &cancel);
+            // a job that panics must not leave the run waiting for it
+            let job = || perform(session, finder, ix, task, inputs, &cancel);
+            let finished = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job))
+                .unwrap_or_else(|panic| Finished::panicked(ix, &*panic));
             // the receiver is gone only if the run is over
             let _ = sender.send(finished);
         };
@@ -272,7 +275,7 @@ impl<'s> Coordinator<'s> {
     /// Items of each input that are there.
     fn present_items(&self, ix: NodeIx) -> Vec<Vec<Item>> {
         let present = |item: &&Item| match item {
-            Item::Made { node, output } => self.slots[*node]
+            Item::Made { node, output } | Item::Within { node, output, .. } => self.slots[*node]
                 .artifacts
                 .as_ref()
                 .is_some_and(|artifacts| artifacts[*output] != Artifact::Absent),

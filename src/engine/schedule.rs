@@ -110,6 +110,12 @@ impl Scheduler {
         }
     }
 
+    /// Takes back one that has not started.
+    pub(super) fn remove(&mut self, node: NodeIx) {
+        self.demands.remove(&node);
+        self.ready.retain(|(_, ready)| *ready != node);
+    }
+
     /// Takes back everything that has not started.
     pub(super) fn drain(&mut self) -> Vec<NodeIx> {
         self.demands.clear();

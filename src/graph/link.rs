@@ -2,13 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::rc::Rc;
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::eval::InputPart;
 use super::expand::{Draft, Expansion, empty_input};
 use super::node::{Graph, Input, Item, Node, NodeAction, NodeIx};
-use super::pattern::normal;
+use super::pattern::{Pattern, normal};
 use crate::api::Arity;
 use crate::model::{Diagnostic, Span};
 
@@ -21,7 +22,8 @@ pub(super) fn link(
     faults: &mut Vec<Diagnostic>,
 ) -> Graph {
     let drafts = reorder(&mut graph, drafts, order);
-    let linker = Linker { request, faults: std::cell::RefCell::new(Vec::new()) };
+    let linker =
+        Linker { request, faults: std::cell::RefCell::default(), matches: std::cell::RefCell::default() };
     linker.outputs(&mut graph);
     let dirs: Vec<(String, NodeIx, usize)> = graph
         .nodes
@@ -100,6 +102,8 @@ fn reorder(graph: &mut Graph, drafts: Vec<Draft>, order: &[NodeIx]) -> Vec<Draft
 struct Linker<'a> {
     request: &'a Expansion<'a>,
     faults: std::cell::RefCell<Vec<Diagnostic>>,
+    /// What a pattern matches, by its identity.
+    matches: std::cell::RefCell<HashMap<String, Rc<Vec<Item>>>>,
 }
 
 impl Linker<'_> {
@@ -205,27 +209,12 @@ impl Linker<'_> {
             for part in &declared.parts {
                 match part {
                     InputPart::Gathered(gathered) => input.items.extend(gathered.items.iter().cloned()),
-                    InputPart::Path(path) => input.items.extend(self.path(graph, path, dirs, sorted)),
+                    InputPart::Path(path) => input.items.extend(self.path(graph, ix, path, dirs, sorted)),
                     InputPart::Glob(pattern) => {
                         input.patterns.push(pattern.text.clone());
-                        let mut found: Vec<(String, Item)> = Vec::new();
-                        for (node, made) in graph.nodes.iter().enumerate().filter(|(other, _)| *other != ix) {
-                            for (output, o) in made.outputs.iter().enumerate() {
-                                if o.dir == pattern.dirs && pattern.matches(&o.path) {
-                                    found.push((o.path.clone(), Item::Made { node, output }));
-                                }
-                            }
-                        }
-                        for path in pattern.walk(self.request.listing) {
-                            let declared = graph.made_by.contains_key(&path);
-                            let within = dirs.iter().any(|(dir, ..)| lies_in(&path, dir));
-                            if !declared && !within && !self.request.listing.published(&path) {
-                                found.push((path.clone(), Item::Source { path, inside: Vec::new() }));
-                            }
-                        }
-                        found.sort_by(|a, b| a.0.cmp(&b.0));
-                        found.dedup_by(|a, b| a.0 == b.0);
-                        input.items.extend(found.into_iter().map(|(_, item)| item));
+                        let matched = self.matched(graph, pattern, dirs);
+                        let own = |item: &Item| matches!(item, Item::Made { node, .. } if *node == ix);
+                        input.items.extend(matched.iter().filter(|item| !own(item)).cloned());
                     }
                 }
             }
@@ -250,7 +239,7 @@ impl Linker<'_> {
                 if !program && (made || plain()) {
                     out.push(Input {
                         name: format!("argv[{place}]"),
-                        items: self.path(graph, &path, dirs, sorted),
+                        items: self.path(graph, ix, &path, dirs, sorted),
                         list: false,
                         patterns: Vec::new(),
                         implicit: true,
@@ -261,9 +250,38 @@ impl Linker<'_> {
         out
     }
 
+    /// Declared outputs and plain files that match, in order; found once for all nodes that have the pattern.
+    fn matched(&self, graph: &Graph, pattern: &Pattern, dirs: &[(String, NodeIx, usize)]) -> Rc<Vec<Item>> {
+        let name = pattern.identity();
+        if let Some(known) = self.matches.borrow().get(&name) {
+            return Rc::clone(known);
+        }
+        let mut found: Vec<(String, Item)> = Vec::new();
+        for (node, made) in graph.nodes.iter().enumerate() {
+            for (output, o) in made.outputs.iter().enumerate() {
+                if o.dir == pattern.dirs && pattern.matches(&o.path) {
+                    found.push((o.path.clone(), Item::Made { node, output }));
+                }
+            }
+        }
+        for path in pattern.walk(self.request.listing) {
+            let declared = graph.made_by.contains_key(&path);
+            let within = dirs.iter().any(|(dir, ..)| lies_in(&path, dir));
+            if !declared && !within && !self.request.listing.published(&path) {
+                found.push((path.clone(), Item::Source { path, inside: Vec::new() }));
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found.dedup_by(|a, b| a.0 == b.0 && a.1 == b.1);
+        let found: Rc<Vec<Item>> = Rc::new(found.into_iter().map(|(_, item)| item).collect());
+        self.matches.borrow_mut().insert(name, Rc::clone(&found));
+        found
+    }
+
     fn path(
         &self,
         graph: &Graph,
+        taker: NodeIx,
         path: &str,
         dirs: &[(String, NodeIx, usize)],
         sorted: &[(String, NodeIx)],
@@ -273,15 +291,23 @@ impl Linker<'_> {
             return made.iter().map(|(node, output)| Item::Made { node: *node, output: *output }).collect();
         }
         if let Some((dir, node, output)) = dirs.iter().find(|(dir, ..)| lies_in(&path, dir)) {
+            if graph.nodes[*node].outputs[*output].append {
+                // any of those that add to it may be the one that makes this entry
+                let makers = graph.made_by.get(dir).into_iter().flatten().map(|(node, _)| *node);
+                let inside: BTreeSet<NodeIx> = makers.filter(|maker| *maker != taker).collect();
+                return vec![Item::Source { path, inside: inside.into_iter().collect() }];
+            }
             let sub = path[dir.len() + 1..].to_owned();
             return vec![Item::Within { node: *node, output: *output, sub }];
         }
-        let below = format!("{path}/");
+        let below = if path.is_empty() { String::new() } else { format!("{path}/") };
         let from = sorted.partition_point(|(other, _)| other.as_str() < below.as_str());
         let inside: BTreeSet<NodeIx> = sorted[from..]
             .iter()
             .take_while(|(other, _)| other.starts_with(&below))
             .map(|(_, ix)| *ix)
+            // what a node makes itself is no input of it
+            .filter(|ix| *ix != taker)
             .collect();
         vec![Item::Source { path, inside: inside.into_iter().collect() }]
     }

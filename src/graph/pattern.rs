@@ -11,6 +11,8 @@ pub struct Entry {
     pub name: String,
     /// A directory (links followed).
     pub dir: bool,
+    /// A link.
+    pub link: bool,
 }
 
 /// What expansion may know of the file system.
@@ -212,7 +214,8 @@ impl Pattern {
             if entry.dir == self.dirs && self.matches(&path) {
                 found.insert(path.clone());
             }
-            if entry.dir {
+            // `**` does not follow links: they may lead back
+            if entry.dir && !(entry.link && self.anything_at(&path)) {
                 let mut below: Vec<u32> = path.chars().map(|c| c as u32).collect();
                 below.extend(['/' as u32, ANYTHING]);
                 if self.can_meet(&below) {
@@ -220,6 +223,19 @@ impl Pattern {
                 }
             }
         }
+    }
+
+    /// Equal for patterns that match the same, and only for those.
+    pub fn identity(&self) -> String {
+        let glob = self.matcher.as_ref().map_or("", |matcher| matcher.glob().glob());
+        format!("{}\0{glob}", self.text)
+    }
+
+    /// Whether the last component of `path` can only be met by `**`.
+    fn anything_at(&self, path: &str) -> bool {
+        let text = normal(&self.text);
+        let first = text.split('/').position(|part| part.contains("**"));
+        first.is_some_and(|first| path.split('/').count() > first)
     }
 
     /// The part of `path` after the fixed directory: `${matrix.AXIS.rel}`.
@@ -391,5 +407,6 @@ mod tests {
         let dir = Pattern::shape(&[Piece::Plain("out/versions/")], true);
         assert!(wild("out/**/*.json").can_meet(&dir));
         assert!(!raw.can_meet(&Pattern::shape(&[Piece::Plain("out/versions/")], true)));
+        assert!(wild("out/*/").can_meet(&dir));
     }
 }

@@ -37,8 +37,19 @@ pub(super) fn describe(
     dir: &Path,
     content: impl Fn(&Path, Stat) -> Result<FileContent> + Sync,
 ) -> Result<(Artifact, Vec<u8>)> {
+    describe_by(dir, Links::Recorded, &|_| false, content)
+}
+
+/// The same without the paths that `skip` names; links as told by `links`.
+pub(super) fn describe_by(
+    dir: &Path,
+    links: Links,
+    skip: &dyn Fn(&Path) -> bool,
+    content: impl Fn(&Path, Stat) -> Result<FileContent> + Sync,
+) -> Result<(Artifact, Vec<u8>)> {
     let mut found = Vec::new();
-    walk(dir, "", &mut found)?;
+    let walk = Walk { links, skip };
+    walk.enter(dir, "", &mut Vec::new(), &mut found)?;
     found.sort_by(|a, b| a.path.cmp(&b.path));
     let entries: Vec<Result<TreeEntry>> = pool::install(|| {
         found
@@ -109,46 +120,101 @@ fn encode(entries: &[TreeEntry]) -> Result<Vec<u8>> {
     Ok(canonical::to_string(&value).into_bytes())
 }
 
-fn walk(dir: &Path, prefix: &str, found: &mut Vec<Found>) -> Result<()> {
-    let failed = |e| Error::io("read the directory", dir, e);
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let full = entry.path();
-        let name = entry.file_name().into_string().map_err(|name| {
-            Error::environment(format!(
-                "{} has an entry whose name is not UTF-8 ({}), which cannot be recorded",
-                dir.display(),
-                name.display()
-            ))
-            .hint("rename it, or let the step write another name")
-        })?;
-        let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-        let meta = fs::symlink_metadata(&full).map_err(|e| Error::io("read", &full, e))?;
-        let kind = if meta.is_dir() {
-            let before = found.len();
-            walk(&full, &path, found)?;
-            if found.len() > before {
+/// What a link in a directory stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Links {
+    /// Itself: its target is recorded, as it will be restored.
+    Recorded,
+    /// What it leads to; one that leads nowhere or back stands for itself.
+    Followed,
+}
+
+struct Walk<'a> {
+    links: Links,
+    skip: &'a dyn Fn(&Path) -> bool,
+}
+
+impl Walk<'_> {
+    /// `above`: device and inode of the directories that were entered, to see a link that leads back.
+    fn enter(
+        &self,
+        dir: &Path,
+        prefix: &str,
+        above: &mut Vec<(u64, u64)>,
+        found: &mut Vec<Found>,
+    ) -> Result<()> {
+        if self.links == Links::Followed {
+            let stat = Stat::following(dir).map_err(|e| Error::io("read the directory", dir, e))?;
+            above.push((stat.device, stat.inode));
+        }
+        self.entries(dir, prefix, above, found)?;
+        above.pop();
+        Ok(())
+    }
+
+    /// What a link stands for.
+    fn meta(&self, path: &Path, above: &[(u64, u64)]) -> std::io::Result<fs::Metadata> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = fs::symlink_metadata(path)?;
+        if self.links == Links::Recorded || !meta.is_symlink() {
+            return Ok(meta);
+        }
+        match fs::metadata(path) {
+            Ok(there) if !(there.is_dir() && above.contains(&(there.dev(), there.ino()))) => Ok(there),
+            _ => Ok(meta),
+        }
+    }
+
+    fn entries(
+        &self,
+        dir: &Path,
+        prefix: &str,
+        above: &mut Vec<(u64, u64)>,
+        found: &mut Vec<Found>,
+    ) -> Result<()> {
+        let failed = |e| Error::io("read the directory", dir, e);
+        for entry in fs::read_dir(dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let full = entry.path();
+            if (self.skip)(&full) {
                 continue;
             }
-            FoundKind::Dir
-        } else if meta.is_symlink() {
-            let target = fs::read_link(&full).map_err(|e| Error::io("read the link", &full, e))?;
-            let target = target.into_os_string().into_string().map_err(|target| {
+            let name = entry.file_name().into_string().map_err(|name| {
                 Error::environment(format!(
-                    "the link {} has a target that is not UTF-8 ({}), which cannot be recorded",
-                    full.display(),
-                    target.display()
+                    "{} has an entry whose name is not UTF-8 ({}), which cannot be recorded",
+                    dir.display(),
+                    name.display()
                 ))
+                .hint("rename it, or let the step write another name")
             })?;
-            FoundKind::Link(target)
-        } else if meta.is_file() {
-            FoundKind::File(Stat::from_metadata(&meta))
-        } else {
-            return Err(not_content(&full));
-        };
-        found.push(Found { path, full, kind });
+            let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+            let meta = self.meta(&full, above).map_err(|e| Error::io("read", &full, e))?;
+            let kind = if meta.is_dir() {
+                let before = found.len();
+                self.enter(&full, &path, above, found)?;
+                if found.len() > before {
+                    continue;
+                }
+                FoundKind::Dir
+            } else if meta.is_symlink() {
+                let target = fs::read_link(&full).map_err(|e| Error::io("read the link", &full, e))?;
+                let target = target.into_os_string().into_string().map_err(|target| {
+                    Error::environment(format!(
+                        "the link {} has a target that is not UTF-8 ({}), which cannot be recorded",
+                        full.display(),
+                        target.display()
+                    ))
+                })?;
+                FoundKind::Link(target)
+            } else if meta.is_file() {
+                FoundKind::File(Stat::from_metadata(&meta))
+            } else {
+                return Err(not_content(&full));
+            };
+            found.push(Found { path, full, kind });
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The error for a socket, pipe or device.

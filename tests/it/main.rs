@@ -10,6 +10,7 @@ mod explain;
 mod first_run;
 mod freshness;
 mod graph;
+mod hardening;
 mod incremental;
 mod inferencemax;
 mod interrupt;

@@ -21,6 +21,11 @@ impl<'s> Coordinator<'s> {
         if missing.is_empty() {
             return self.push(ix);
         }
+        self.wait_for_bytes(ix, missing);
+    }
+
+    /// `ix` goes on once the outputs of these nodes are in place: it is queued if it has a task, else looked at again.
+    pub(super) fn wait_for_bytes(&mut self, ix: NodeIx, missing: BTreeSet<NodeIx>) {
         self.slots[ix].bytes = missing.clone();
         for producer in missing {
             let waiters = self.byte_waiters.entry(producer).or_default();
@@ -89,9 +94,7 @@ impl<'s> Coordinator<'s> {
         report.hints = failure.hints;
         self.session.emit(Event::NodeFinished(report));
         for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
-            self.slots[waiter].bytes.clear();
-            self.tasks.remove(&waiter);
-            self.evaluable.push_back(waiter);
+            self.plan_anew(waiter);
         }
         // those that were only waiting for the key go on; those that need the bytes are skipped when evaluated
         for service in self.release(ix) {
@@ -108,6 +111,7 @@ impl<'s> Coordinator<'s> {
     ) where
         's: 'scope,
     {
+        let path = if path.is_empty() { "." } else { path };
         if self.slots[ix].voided {
             let implicit = self.node(ix).inputs.iter().any(|input| {
                 input.implicit && input.items.iter().any(|i| self.session.project.graph.item_path(i) == path)
@@ -138,33 +142,67 @@ impl<'s> Coordinator<'s> {
                 self.slots[producer].in_place = differing.is_ok_and(|differing| differing.is_empty());
             }
         }
-        if let Some(key) = self.slots[ix].key
-            && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
-            && let Some((_, waiting)) = self.flights.remove(&key)
-        {
-            self.evaluable.extend(waiting);
-        }
+        self.leave_flight(ix);
         self.evaluable.push_back(ix);
     }
 
     /// The bytes of `ix` are in place: its waiters go on. If they are not what was expected, their keys are made anew.
     pub(super) fn bytes_ready(&mut self, ix: NodeIx, same: bool) {
         for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
-            let slot = &mut self.slots[waiter];
-            slot.bytes.remove(&ix);
+            self.slots[waiter].bytes.remove(&ix);
             if !same {
-                self.tasks.remove(&waiter);
-                slot.bytes.clear();
-                if let Some(key) = slot.key
-                    && self.flights.get(&key).is_some_and(|(leader, _)| *leader == waiter)
-                    && let Some((_, waiting)) = self.flights.remove(&key)
-                {
-                    self.evaluable.extend(waiting);
-                }
-                self.evaluable.push_back(waiter);
-            } else if slot.bytes.is_empty() && self.tasks.contains_key(&waiter) {
-                self.push(waiter);
+                self.plan_anew(waiter);
+                continue;
             }
+            if !self.slots[waiter].bytes.is_empty() || self.running.contains_key(&waiter) {
+                continue;
+            }
+            if self.tasks.contains_key(&waiter) {
+                self.push(waiter);
+            } else {
+                self.evaluable.push_back(waiter);
+            }
+        }
+    }
+
+    /// What a node waiting for bytes was about to do is dropped; it is looked at again.
+    pub(super) fn plan_anew(&mut self, waiter: NodeIx) {
+        if self.running.contains_key(&waiter) {
+            return;
+        }
+        self.scheduler.remove(waiter);
+        self.tasks.remove(&waiter);
+        self.slots[waiter].bytes.clear();
+        self.leave_flight(waiter);
+        self.evaluable.push_back(waiter);
+    }
+
+    /// `ix` no longer is the one that makes the result of its key: those that wait for it are looked at again.
+    pub(super) fn leave_flight(&mut self, ix: NodeIx) {
+        if let Some(key) = self.slots[ix].key
+            && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
+            && let Some((_, waiting)) = self.flights.remove(&key)
+        {
+            self.evaluable.extend(waiting);
+        }
+    }
+
+    /// `ix` ran again for bytes that were lost and made others: what was found by the old ones no longer stands.
+    pub(super) fn reopen_dependents(&mut self, ix: NodeIx) {
+        let dependents: Vec<NodeIx> = self.session.project.graph.dependents(ix).collect();
+        for dependent in dependents {
+            let takes = self.node(dependent).producers.contains(&ix);
+            let slot = &mut self.slots[dependent];
+            let found = matches!(
+                slot.outcome,
+                Some(Outcome::Fresh | Outcome::Cached | Outcome::Restored | Outcome::Ran | Outcome::Absent)
+            );
+            if !takes || slot.waiting > 0 || !(found || self.tasks.contains_key(&dependent)) {
+                continue;
+            }
+            slot.outcome = None;
+            slot.held_report = None;
+            self.plan_anew(dependent);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A node whose producers are done: what becomes of it, and what is queued for that. Unaware of how attempts end.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::engine::attempt::{self, Task};
 use crate::engine::evaluate::{Keyed, Verdict, artifacts_of, evaluate};
 use crate::engine::publish;
 use crate::error::Result;
-use crate::graph::NodeIx;
+use crate::graph::{Item, NodeIx};
 use crate::key::Reason;
 use crate::model::{Artifact, Outcome, Policy};
 use crate::store::ResultRecord;
@@ -39,6 +40,16 @@ impl<'s> Coordinator<'s> {
         if self.halting {
             return;
         }
+        // a directory is read as it lies there: what nodes make in it comes into place first
+        let inside = node.inputs.iter().flat_map(|input| &input.items).filter_map(|item| match item {
+            Item::Source { inside, .. } => Some(inside),
+            _ => None,
+        });
+        let unplaced: BTreeSet<NodeIx> =
+            inside.flatten().copied().filter(|p| !self.slots[*p].in_place).collect();
+        if !unplaced.is_empty() {
+            return self.wait_for_bytes(ix, unplaced);
+        }
         let verdict = evaluate(&self.session.project, self.finder, &self.session.options, node, &self.slots);
         match verdict {
             Verdict::Absent => {
@@ -56,6 +67,7 @@ impl<'s> Coordinator<'s> {
                 self.queue_run(ix, keyed, Reason::Check.to_string(), Some(record), scope);
             }
             Verdict::Run { keyed, reason } => self.queue_run(ix, keyed, reason.to_string(), None, scope),
+            Verdict::Bytes(producer) => self.wait_for_bytes(ix, BTreeSet::from([producer])),
             Verdict::Fault(error) => self.fail(ix, error.into(), None, scope),
         }
     }
@@ -76,8 +88,12 @@ impl<'s> Coordinator<'s> {
         's: 'scope,
     {
         let node = self.node(ix);
+        let artifacts = artifacts_of(&record, node);
+        if self.slots[ix].artifacts.as_ref().is_some_and(|old| *old != artifacts) {
+            self.reopen_dependents(ix);
+        }
         let slot = &mut self.slots[ix];
-        slot.artifacts = Some(artifacts_of(&record, node));
+        slot.artifacts = Some(artifacts);
         slot.key = Some(keyed.key);
         slot.stale = stale;
         if differing.is_empty() {
@@ -85,10 +101,11 @@ impl<'s> Coordinator<'s> {
             if let Err(error) = self.claim(ix, &keyed) {
                 return self.fail(ix, error.into(), None, scope);
             }
-            return self.done(ix, Outcome::Fresh, None, scope);
+            self.done(ix, Outcome::Fresh, None, scope);
+            return self.bytes_ready(ix, true);
         }
         slot.reason = differing.first().map(|(_, reason)| reason.to_string());
-        if self.wanted.contains(&ix) {
+        if self.wanted.contains(&ix) || self.byte_waiters.contains_key(&ix) {
             let only = differing.into_iter().map(|(index, _)| index).collect();
             self.tasks.insert(ix, Task::Restore { keyed: Some(keyed), record, only });
             self.push(ix);

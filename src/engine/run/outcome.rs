@@ -37,6 +37,9 @@ impl<'s> Coordinator<'s> {
                 }
                 self.land(ix, Outcome::Ran, finished.record, false, scope);
                 self.bytes_ready(ix, same);
+                if !same {
+                    self.reopen_dependents(ix);
+                }
             }
             End::Stands { artifacts, checked, restored } => {
                 self.slots[ix].artifacts = Some(artifacts);
@@ -81,13 +84,8 @@ impl<'s> Coordinator<'s> {
 
     /// Those that waited for a node with the same key are looked at again.
     fn flight_over(&mut self, ix: NodeIx) {
-        let over = self.tasks.get(&ix).is_none();
-        if let Some(key) = self.slots[ix].key
-            && over
-            && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
-            && let Some((_, waiting)) = self.flights.remove(&key)
-        {
-            self.evaluable.extend(waiting);
+        if !self.tasks.contains_key(&ix) {
+            self.leave_flight(ix);
         }
     }
 
@@ -102,7 +100,6 @@ impl<'s> Coordinator<'s> {
     ) where
         's: 'scope,
     {
-        let first = self.slots[ix].outcome.is_none() && self.slots[ix].waiting == 0;
         self.slots[ix].outcome = Some(outcome);
         let mut report = self.report(ix, outcome);
         report.record = record;
@@ -111,9 +108,7 @@ impl<'s> Coordinator<'s> {
             report.reason = None;
         }
         self.session.emit(Event::NodeFinished(report));
-        if first {
-            self.unlock(ix, scope);
-        }
+        self.unlock(ix, scope);
     }
 
     pub(super) fn fail<'scope>(
@@ -136,9 +131,7 @@ impl<'s> Coordinator<'s> {
         report.log = log;
         self.session.emit(Event::NodeFinished(report));
         for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
-            self.tasks.remove(&waiter);
-            self.slots[waiter].bytes.clear();
-            self.evaluable.push_back(waiter);
+            self.plan_anew(waiter);
         }
         self.unlock(ix, scope);
     }
@@ -147,10 +140,16 @@ impl<'s> Coordinator<'s> {
         if self.node(ix).allow_failure {
             return;
         }
-        // a lack of the machine outweighs a failed step
-        if self.failure.is_none() || failure.kind == Kind::Environment {
-            self.failure =
-                Some(if failure.kind == Kind::Environment { Kind::Environment } else { Kind::Step });
+        // a bug outweighs a lack of the machine, and that a failed step
+        let weight = |kind: Option<Kind>| match kind {
+            None => 0,
+            Some(Kind::Bug) => 3,
+            Some(Kind::Environment) => 2,
+            Some(_) => 1,
+        };
+        let kind = if weight(Some(failure.kind)) > 1 { failure.kind } else { Kind::Step };
+        if weight(Some(kind)) > weight(self.failure) {
+            self.failure = Some(kind);
         }
         self.halting |= !self.session.options.keep_going;
     }

@@ -21,7 +21,7 @@ pub use lock::{LockOutcome, WorkspaceLock};
 pub use rows::{NodeRow, NodeSummary, PublishedRow};
 
 use super::hash::hash_file;
-use super::tree::{self, FileContent};
+use super::tree::{self, FileContent, Links};
 use super::writer::{self, Work, Writer};
 use super::{Store, db, pool};
 use crate::base::clock::boot_id;
@@ -112,6 +112,16 @@ impl Workspace {
     /// What is at the absolute `path`; `None` if nothing is. Links are followed. A directory has the digest that
     /// [`Store::put_tree`] would give it; nothing is stored.
     pub fn content(&self, path: &Path) -> Result<Option<Content>> {
+        self.content_by(path, Links::Recorded, &|_| false)
+    }
+
+    /// The same for a path that no node makes: in a directory, links stand for what they lead to, and the paths that `skip` names
+    /// are left out. Its digest is for keys; it names no tree object.
+    pub fn source_content(&self, path: &Path, skip: &dyn Fn(&Path) -> bool) -> Result<Option<Content>> {
+        self.content_by(path, Links::Followed, skip)
+    }
+
+    fn content_by(&self, path: &Path, links: Links, skip: &dyn Fn(&Path) -> bool) -> Result<Option<Content>> {
         let stat = match Stat::following(path) {
             Ok(stat) => stat,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -121,7 +131,8 @@ impl Workspace {
             Err(e) => return Err(Error::io("read", path, e)),
         };
         if stat.is_dir() {
-            let (artifact, _) = tree::describe(path, |file, stat| self.file_content(file, stat))?;
+            let (artifact, _) =
+                tree::describe_by(path, links, skip, |file, stat| self.file_content(file, stat))?;
             return Ok(Some(Content { artifact, stat }));
         }
         if !is_file(&stat) {

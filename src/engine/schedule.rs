@@ -14,6 +14,9 @@ pub(super) struct Capacity {
     pub(super) pools: BTreeMap<String, u32>,
 }
 
+/// Nodes that wait for others (a server, say) at once: each has a thread, and a machine has only so many.
+const WAITING: usize = 256;
+
 /// What one node occupies while it runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Demand {
@@ -21,6 +24,8 @@ pub(super) struct Demand {
     pub(super) mem: u64,
     pub(super) pools: BTreeMap<String, u32>,
     pub(super) exclusive: Option<ExclusiveScope>,
+    /// It mostly waits, and takes no CPU slot.
+    pub(super) waits: bool,
 }
 
 /// The state: what is ready and what runs.
@@ -32,6 +37,8 @@ pub(super) struct Scheduler {
     ready: BTreeSet<(Reverse<u64>, NodeIx)>,
     demands: HashMap<NodeIx, Demand>,
     running: HashMap<NodeIx, Demand>,
+    /// How many of them mostly wait.
+    waiting: usize,
 }
 
 impl Scheduler {
@@ -68,6 +75,7 @@ impl Scheduler {
         for (pool, n) in &demand.pools {
             *self.used.pools.entry(pool.clone()).or_default() += n;
         }
+        self.waiting += usize::from(demand.waits);
         self.running.insert(node, demand);
         Some(node)
     }
@@ -91,6 +99,7 @@ impl Scheduler {
             None => false,
         });
         self.used.cpu + demand.cpu <= self.capacity.cpu
+            && !(demand.waits && self.waiting >= WAITING)
             && (self.used.mem + demand.mem <= self.capacity.mem || self.running.is_empty())
             && pools_fit
             && alone
@@ -100,6 +109,7 @@ impl Scheduler {
     /// A node ended.
     pub(super) fn finish(&mut self, node: NodeIx) {
         if let Some(demand) = self.running.remove(&node) {
+            self.waiting -= usize::from(demand.waits);
             self.used.cpu -= demand.cpu;
             self.used.mem -= demand.mem;
             for (pool, n) in &demand.pools {
@@ -194,6 +204,21 @@ mod tests {
         s.push(1, gpu, 5);
         s.push(2, cpu(1), 1);
         assert_eq!((s.next(), s.next(), s.next()), (Some(0), Some(2), None));
+    }
+
+    #[test]
+    fn waiting_nodes_take_no_slot_but_are_not_without_number() {
+        let mut s = scheduler(1, &[]);
+        s.push(1000, cpu(1), 0);
+        for node in 0..WAITING + 1 {
+            s.push(node, Demand { waits: true, ..Demand::default() }, 1);
+        }
+        for node in 0..WAITING {
+            assert_eq!(s.next(), Some(node));
+        }
+        assert_eq!((s.next(), s.next()), (Some(1000), None));
+        s.finish(7);
+        assert_eq!(s.next(), Some(WAITING));
     }
 
     #[test]

@@ -22,6 +22,7 @@ impl Coordinator<'_> {
             Some(Task::Restore { .. }) => Demand { cpu: 1, ..Demand::default() },
             _ => Demand {
                 cpu: if waits { 0 } else { node.resources.cpu.max(1) },
+                waits,
                 mem: node.resources.mem,
                 pools: node.resources.pools.clone(),
                 exclusive: node.resources.exclusive.clone(),

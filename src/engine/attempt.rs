@@ -634,7 +634,7 @@ pub(super) fn remember(session: &Session, node: &Node, keyed: &Keyed, seconds: O
     let project = &session.project;
     let mut history = project
         .workspace
-        .node_summary(project.name(), &node.id)
+        .node_summary(project.root_file(), &node.id)
         .map(|row| row.seconds.clone())
         .unwrap_or_default();
     history.extend(seconds);
@@ -646,7 +646,7 @@ pub(super) fn remember(session: &Session, node: &Node, keyed: &Keyed, seconds: O
         outputs: node.outputs.iter().map(|output| (output.name.clone(), output.path.clone())).collect(),
         run: session.run.clone(),
     };
-    project.workspace.put_node(project.name(), &node.id, row);
+    project.workspace.put_node(project.root_file(), &node.id, row);
 }
 
 fn keyed_again(keyed: &Keyed) -> Keyed {

@@ -21,7 +21,7 @@ pub struct CleanReport {
 pub fn clean(project: &Project, only_orphans: bool, dry_run: bool) -> Result<CleanReport> {
     let mut report = CleanReport::default();
     let rows = project.workspace.published();
-    let mine = project.name();
+    let mine = project.root_file();
     let paths: Vec<String> = if only_orphans {
         orphans(project)
     } else {

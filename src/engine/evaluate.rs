@@ -85,7 +85,7 @@ fn decide(
     }
     let record = project.store.result(&keyed.key)?.filter(|record| fits(record, node));
     let Some(record) = record else {
-        let reason = match project.workspace.node(project.name(), &node.id) {
+        let reason = match project.workspace.node(project.root_file(), &node.id) {
             None => Reason::NeverRan,
             Some(row) if row.key == keyed.key => Reason::ResultLost,
             Some(row) => Reason::Changed(key::changes(&row.manifest, &keyed.manifest)),

@@ -1,7 +1,7 @@
 //! The value rendering: late parts, secrets and paths as they are while a node runs.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde_json::Value as Json;
@@ -40,7 +40,7 @@ impl Fill for Running {
                 })
             }
             Late::ServicePort => self.port.map(|port| port.to_string()).ok_or_else(missing),
-            Late::Output(name) => self.outputs.get(name).map(text_of).ok_or_else(missing),
+            Late::Output(name) => self.outputs.get(name).map(|path| text_of(path)).ok_or_else(missing),
             Late::Input(name) => match self.inputs.get(name).map(Vec::as_slice) {
                 Some([file]) => Ok(text_of(&file.path)),
                 _ => Err(missing()),
@@ -112,6 +112,6 @@ impl Running {
     }
 }
 
-fn text_of(path: &PathBuf) -> String {
+fn text_of(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

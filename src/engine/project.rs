@@ -71,7 +71,7 @@ impl Project {
     }
 
     /// The root workflow file's name: whose rows of the workspace state are meant.
-    pub fn name(&self) -> &str {
+    pub fn root_file(&self) -> &str {
         &self.graph.file
     }
 

@@ -273,7 +273,7 @@ fn record(session: &Session, node: &Node, output: &Output, artifact: &Artifact) 
     let project = &session.project;
     let row = |path: String, artifact: &Artifact| PublishedRow {
         path,
-        workflow: project.name().to_owned(),
+        workflow: project.root_file().to_owned(),
         file: project.graph.file_of(node).to_owned(),
         node: node.id.clone(),
         output: output.name.clone(),
@@ -289,7 +289,7 @@ fn record(session: &Session, node: &Node, output: &Output, artifact: &Artifact) 
             .map(|(path, entry)| row(path, &entry))
             .collect()
     } else if *artifact == Artifact::Absent {
-        project.workspace.unclaim(&output.path, project.name());
+        project.workspace.unclaim(&output.path, project.root_file());
         Vec::new()
     } else {
         vec![row(output.path.clone(), artifact)]

@@ -87,7 +87,7 @@ pub fn list(project: &Project) -> Vec<NodeListing> {
 /// Files that earlier runs of this workflow published, that no node declares now and no other workflow claims.
 pub fn orphans(project: &Project) -> Vec<String> {
     let rows = project.workspace.published();
-    let mine = project.name();
+    let mine = project.root_file();
     let others: BTreeSet<&str> =
         rows.iter().filter(|row| row.workflow != mine).map(|row| row.path.as_str()).collect();
     let declared = |path: &str| {
@@ -138,7 +138,7 @@ pub fn explain(project: &Project, text: &str) -> Result<Explanation> {
     let selection = select(&project.graph, &options.targets)?;
     let foreseen = foresee(project, &options, &selection);
     let seen = &foreseen[ix];
-    let last = project.workspace.node(project.name(), &node.id);
+    let last = project.workspace.node(project.root_file(), &node.id);
     let now = seen.keyed.as_ref().map(|keyed| keyed.manifest.clone());
     let changes: Vec<Change> = match (&last, &now) {
         (Some(last), Some(now)) => key::changes(&last.manifest, now),
@@ -210,7 +210,7 @@ pub fn why(project: &Project, path: &Path) -> Result<Why> {
         path: text,
         node: Some(node.id.clone()),
         output: Some(node.outputs[output].name.clone()),
-        run: project.workspace.node_summary(project.name(), &node.id).map(|row| row.run.clone()),
+        run: project.workspace.node_summary(project.root_file(), &node.id).map(|row| row.run.clone()),
         inputs: node
             .inputs
             .iter()

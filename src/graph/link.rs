@@ -365,9 +365,9 @@ impl Linker<'_> {
         }
         let mut waiting: Vec<usize> = vec![0; graph.nodes.len()];
         let mut ready = BinaryHeap::new();
-        for ix in 0..graph.nodes.len() {
-            waiting[ix] = dag.neighbors_directed(NodeIndex::new(ix), petgraph::Incoming).count();
-            if waiting[ix] == 0 {
+        for (ix, waiting) in waiting.iter_mut().enumerate() {
+            *waiting = dag.neighbors_directed(NodeIndex::new(ix), petgraph::Incoming).count();
+            if *waiting == 0 {
                 ready.push(Reverse(ix));
             }
         }

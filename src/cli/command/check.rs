@@ -10,7 +10,7 @@ pub(in crate::cli) fn run(app: &App, args: &FileArgs) -> Result<ExitCode> {
     let project = app.open(args)?;
     app.printer.talk(&format!(
         "{}: ok, {} nodes, {} services\n",
-        project.name(),
+        project.root_file(),
         project.graph.nodes.len(),
         project.graph.services.len()
     ));

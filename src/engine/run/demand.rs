@@ -88,8 +88,10 @@ pub(super) fn priorities(session: &Session, selection: &Selection) -> Vec<u64> {
     let mut out = vec![0u64; graph.nodes.len()];
     for &ix in graph.order.iter().rev().filter(|ix| selection.nodes.contains(ix)) {
         let node = &graph.nodes[ix];
-        let recorded =
-            project.workspace.node_summary(project.name(), &node.id).and_then(|row| median(&row.seconds));
+        let recorded = project
+            .workspace
+            .node_summary(project.root_file(), &node.id)
+            .and_then(|row| median(&row.seconds));
         let unknown = if command::is_command(node) { 1.0 } else { 0.05 };
         let own = (recorded.unwrap_or(unknown).max(0.000_001) * 1e6) as u64;
         let rest = graph.dependents(ix).map(|dependent| out[dependent]).max().unwrap_or(0);

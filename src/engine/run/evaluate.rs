@@ -118,7 +118,7 @@ impl<'s> Coordinator<'s> {
     fn claim(&self, ix: NodeIx, keyed: &Keyed) -> Result<()> {
         let node = self.node(ix);
         let project = &self.session.project;
-        let known = project.workspace.node_summary(project.name(), &node.id).is_some_and(|row| {
+        let known = project.workspace.node_summary(project.root_file(), &node.id).is_some_and(|row| {
             row.key == keyed.key
                 && row.outputs.iter().map(|(_, path)| path).eq(node.outputs.iter().map(|output| &output.path))
         });

@@ -39,7 +39,6 @@ pub(super) fn collect(session: &Session, node: &Node, made: &[Made]) -> Result<V
 /// Stores one output if it was made.
 pub(super) fn one(session: &Session, output: &Output, made: &Made) -> Result<Option<Artifact>> {
     let Ok(meta) = std::fs::metadata(&made.path) else { return Ok(None) };
-    let link = std::fs::symlink_metadata(&made.path).is_ok_and(|meta| meta.is_symlink());
     let what = || format!("output '{}' ({})", output.name, output.path);
     if output.dir != meta.is_dir() {
         let (is, hint) = if meta.is_dir() {
@@ -51,13 +50,6 @@ pub(super) fn one(session: &Session, output: &Output, made: &Made) -> Result<Opt
     }
     if !meta.is_dir() && !meta.is_file() {
         return Err(Error::step(format!("{} is neither a file nor a directory", what())));
-    }
-    if link {
-        if meta.is_dir() {
-            return Err(Error::step(format!("{} is a link to a directory", what()))
-                .hint("let the command make the directory itself"));
-        }
-        own_file(&made.path).map_err(|e| Error::io("replace the link", &made.path, e))?;
     }
     if meta.is_dir() && made.precreated && output.optional && is_empty(&made.path) {
         return Ok(None);
@@ -73,13 +65,6 @@ pub(super) fn one(session: &Session, output: &Output, made: &Made) -> Result<Opt
         store.restore(&artifact, &made.path).map_err(Error::from)?;
     }
     Ok(Some(artifact))
-}
-
-/// Puts the file that a link leads to in the link's place: what it leads to may be gone or changed once it is published.
-fn own_file(link: &std::path::Path) -> std::io::Result<()> {
-    let beside = link.with_file_name(format!(".flow-{}", fastrand::u64(..)));
-    std::fs::copy(link, &beside)?;
-    std::fs::rename(&beside, link)
 }
 
 fn is_empty(dir: &std::path::Path) -> bool {

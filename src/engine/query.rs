@@ -90,13 +90,18 @@ pub fn orphans(project: &Project) -> Vec<String> {
     let mine = project.root_file();
     let others: BTreeSet<&str> =
         rows.iter().filter(|row| row.workflow != mine).map(|row| row.path.as_str()).collect();
+    let made = &project.graph.made_by;
+    let sorted = std::cell::OnceCell::new();
     let declared = |path: &str| {
-        let made = &project.graph.made_by;
+        let mut above = std::iter::successors(Some(path), |at| at.rsplit_once('/').map(|(parent, _)| parent));
+        if above.any(|at| made.contains_key(at)) {
+            return true;
+        }
+        // a directory in which nodes make files now; a file there is what is left of an earlier workflow, and in their way
+        let sorted: &BTreeSet<&str> = sorted.get_or_init(|| made.keys().map(String::as_str).collect());
         let inside = format!("{path}/");
-        let above = std::iter::successors(Some(path), |at| at.rsplit_once('/').map(|(parent, _)| parent));
-        // the file became a directory of that name, or the other way round
-        above.into_iter().any(|at| made.contains_key(at))
-            || made.keys().any(|known| known.starts_with(&inside))
+        let holds = sorted.range(inside.as_str()..).next().is_some_and(|known| known.starts_with(&inside));
+        holds && project.root.join(path).is_dir()
     };
     rows.iter()
         .filter(|row| row.workflow == mine && !row.append)

@@ -3,6 +3,20 @@
 //! A workflow, declared in JSON ([`front`]) or Rust, is expanded to a graph of nodes; each node's identity is a digest of everything
 //! that decides its result; results live in a content-addressed store; only what changed runs again.
 //! The modules below are layers: each imports only those above it.
+//!
+//! A workflow in Rust has the whole command line (`cargo run --example inferencemax -- run`):
+//!
+//! ```
+//! use flow::prelude::*;
+//!
+//! let mut wf = Workflow::new("demo");
+//! let sizes = wf.param("sizes", json!([1, 2]));
+//! let make = wf.step("make").matrix("n", &sizes).run(["seq", "${matrix.n}"]).set("stdout", "list");
+//! let make = make.output("list", "out/${matrix.n}.txt");
+//! wf.step("all").run(["cat", &make.out("list")]).set("stdout", "all").output("all", "out/all.txt");
+//! assert_eq!(wf.to_json()["steps"]["all"]["run"][1], "${steps.make.list}");
+//! // in main: flow::cli::main_with(|_args| wf)
+//! ```
 
 pub mod base;
 pub mod model;

@@ -39,7 +39,7 @@ mod tests {
                 ("explain", true),
                 ("keep-going", true),
                 ("__guard", false),
-                ("remeasure", false),
+                ("remeasure", true),
                 ("watch", false),
             ] {
                 assert_eq!(text.contains(word), there, "{word} for {shell}");

@@ -2,29 +2,28 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use indexmap::IndexMap;
 
 use super::collect::{self, Made};
 use super::command;
 use super::evaluate::{Keyed, artifacts_of, differing};
 use super::facts::FactFinder;
 use super::fill::Running;
+use super::inputs::Seen;
 use super::publish::{self, PlaceError};
 use super::recover;
 use super::retention;
 use super::session::Session;
-use crate::api::{CancelToken, Done, InputFile, Previous, StageContext};
+use crate::api::{CancelToken, Done, Previous, StageContext};
 use crate::base::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::exec::ServiceFailure;
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
 use crate::model::{Artifact, Retry};
-use crate::store::{Content, NodeRow, ResultRecord};
+use crate::store::{NodeRow, ResultRecord};
 
 /// Lines of a failed node's log that are shown.
 const TAIL: usize = 12;
@@ -185,23 +184,15 @@ pub(super) fn perform(
     }
 }
 
-/// An input as it was before the attempt.
-struct Seen {
-    path: PathBuf,
-    artifact: Artifact,
-    /// No node makes it.
-    source: bool,
-    implicit: bool,
-}
-
-struct Job<'s> {
-    session: &'s Session,
-    finder: &'s FactFinder,
-    node: &'s Node,
+/// A job at work on one node.
+pub(super) struct Job<'s> {
+    pub(super) session: &'s Session,
+    pub(super) finder: &'s FactFinder,
+    pub(super) node: &'s Node,
     ix: NodeIx,
-    inputs: Vec<Vec<Item>>,
+    pub(super) inputs: Vec<Vec<Item>>,
     cancel: &'s CancelToken,
-    log: LogFile<'s>,
+    pub(super) log: LogFile<'s>,
     attempts: u32,
     record: serde_json::Map<String, serde_json::Value>,
 }
@@ -316,7 +307,8 @@ impl Job<'_> {
             Ok(before) => before,
             Err(path) => return Ok(Some(End::Voided(path))),
         };
-        let mut running = Running { inputs: self.files(), ..Running::default() };
+        let mut running =
+            Running { inputs: self.files(keyed, &dir).map_err(Failure::from)?, ..Running::default() };
         for service in &node.services {
             let address =
                 session.services.address(session, *service, self.cancel).map_err(|e| self.of_service(e))?;
@@ -373,6 +365,8 @@ impl Job<'_> {
             Arc::clone(stage.ok_or_else(|| Failure::from(Error::bug(format!("stage {name} vanished"))))?);
         let with = with.fill(&running as &dyn Fill).map_err(Failure::new)?;
         let runtime = self.session.runtime().map_err(Failure::from)?;
+        let deadline = self.node.timeout.map(|limit| Instant::now() + limit);
+        let token = self.session.watch(self.ix, self.cancel, deadline);
         let log = &mut self.log;
         let mut lines = |line: &str| log.line(line);
         let mut ctx = StageContext {
@@ -380,7 +374,7 @@ impl Job<'_> {
             outputs: running.outputs.into_iter().collect(),
             with,
             previous: previous.map(|record| Previous { record: record.record.clone() }),
-            cancel: self.cancel.clone(),
+            cancel: token.clone(),
             current_entries: retention::current_entries(self.session, self.node),
             removed_entries: Vec::new(),
             record: serde_json::Map::new(),
@@ -401,13 +395,21 @@ impl Job<'_> {
         };
         let result = if *cpu { self.session.pool.install(body) } else { body() };
         self.record = ctx.record;
+        self.session.unwatch(self.ix);
+        let expired =
+            deadline.is_some_and(|deadline| Instant::now() > deadline) && !self.cancel.is_cancelled();
         retention::forget(&self.session.project, &ctx.removed_entries);
-        result.map_err(|error| Failure {
-            hints: error.hints,
-            retryable: error.retryable,
-            retry_after: error.retry_after,
-            cancelled: self.cancel.is_cancelled() && self.session.stopping(),
-            ..Failure::new(error.message)
+        result.map_err(|error| {
+            let limit = self.node.timeout.unwrap_or_default().as_secs_f64();
+            let message =
+                if expired { format!("timed out after {limit} s: {}", error.message) } else { error.message };
+            Failure {
+                hints: error.hints,
+                retryable: error.retryable || expired,
+                retry_after: error.retry_after,
+                cancelled: self.cancel.is_cancelled() && self.session.stopping(),
+                ..Failure::new(message)
+            }
         })
     }
 
@@ -427,6 +429,7 @@ impl Job<'_> {
                     "{path} changed while the command ran: if the command writes it, declare it as an output"
                 ));
             }
+            self.bring_back(before).map_err(Failure::from)?;
             return Ok(Some(End::Voided(path)));
         }
         if !session.options.no_cache {
@@ -542,90 +545,6 @@ impl Job<'_> {
             self.log.line(&line);
         }
         Failure { hints: failure.hints, cancelled: failure.cancelled, ..Failure::new(failure.message) }
-    }
-
-    /// Input files by name, as the stage or command gets them.
-    fn files(&self) -> IndexMap<String, Vec<InputFile>> {
-        let project = &self.session.project;
-        // a command that runs elsewhere could not find them by a path relative to the root
-        let elsewhere = self.node.action.io().is_some_and(|io| io.cwd.is_some());
-        let mut out = IndexMap::new();
-        for (input, items) in self.node.inputs.iter().zip(&self.inputs) {
-            let files = items
-                .iter()
-                .map(|item| {
-                    let path = match project.graph.item_path(item) {
-                        root if root.is_empty() => ".".to_owned(),
-                        path => path,
-                    };
-                    let outside = path.starts_with('/') || path.starts_with("../");
-                    let name = if outside {
-                        path.rsplit('/').next().unwrap_or(&path).to_owned()
-                    } else {
-                        path.clone()
-                    };
-                    let path = if elsewhere { project.root.join(path) } else { PathBuf::from(path) };
-                    InputFile { path, name }
-                })
-                .collect();
-            // several nodes may add to one append directory: it is given once
-            let mut files: Vec<InputFile> = files;
-            files.dedup_by(|a, b| a.path == b.path);
-            out.insert(input.name.clone(), files);
-        }
-        out
-    }
-
-    /// Looks at every input before the attempt; `Err` names one that no longer is what the key says.
-    fn look(&self, keyed: &Keyed) -> Result<std::result::Result<Vec<Seen>, String>> {
-        let project = &self.session.project;
-        let mut seen = Vec::new();
-        for (index, (input, items)) in self.node.inputs.iter().zip(&self.inputs).enumerate() {
-            for (item, fact) in items.iter().zip(&keyed.facts.inputs[index]) {
-                let path = project.graph.item_path(item);
-                let absolute = project.root.join(&path);
-                if let Item::Made { node, output } = item
-                    && project.graph.nodes[*node].outputs[*output].append
-                {
-                    continue;
-                }
-                let source = matches!(item, Item::Source { .. });
-                match self.content(&absolute, source)? {
-                    Some(content) if content.artifact.digest() == Some(fact.digest) => {
-                        let artifact = content.artifact;
-                        seen.push(Seen { path: absolute, artifact, source, implicit: input.implicit });
-                    }
-                    _ => {
-                        self.finder.forget(&absolute);
-                        return Ok(Err(path));
-                    }
-                }
-            }
-        }
-        Ok(Ok(seen))
-    }
-
-    /// What an input holds now.
-    fn content(&self, path: &Path, source: bool) -> Result<Option<Content>> {
-        if source {
-            self.finder.source_of(&self.session.project, self.node, path)
-        } else {
-            self.session.project.workspace.content(path)
-        }
-    }
-
-    /// An input that is not what it was before the attempt.
-    fn changed_since(&self, before: &[Seen]) -> Result<Option<(String, bool)>> {
-        let project = &self.session.project;
-        for Seen { path, artifact, source, implicit } in before {
-            let same = self.content(path, *source)?.is_some_and(|content| content.artifact == *artifact);
-            if !same {
-                self.finder.forget(path);
-                let shown = path.strip_prefix(&project.root).unwrap_or(path).to_string_lossy().into_owned();
-                return Ok(Some((shown, *implicit)));
-            }
-        }
-        Ok(None)
     }
 }
 

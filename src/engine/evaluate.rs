@@ -80,6 +80,12 @@ fn decide(
     if forced(options, node)? {
         return run(keyed, Reason::Forced);
     }
+    if node.policy == Policy::Sample
+        && let Some(pattern) = &options.remeasure
+        && means(pattern, node)?
+    {
+        return run(keyed, Reason::Remeasured);
+    }
     if options.no_cache {
         return run(keyed, Reason::NoCache);
     }
@@ -109,17 +115,17 @@ fn decide(
 
 /// Whether `--force` means this node.
 fn forced(options: &RunOptions, node: &Node) -> Result<bool> {
-    Ok(match &options.force {
-        Force::Nothing => false,
-        Force::All => true,
-        Force::Matching(text) => {
-            let matcher = matcher(text)?;
-            node.id == *text
-                || node.step == *text
-                || matcher.is_match(&node.id)
-                || matcher.is_match(&node.step)
-        }
-    })
+    match &options.force {
+        Force::Nothing => Ok(false),
+        Force::All => Ok(true),
+        Force::Matching(text) => means(text, node),
+    }
+}
+
+/// Whether a pattern of the command line means this node: its id, its step, or a pattern of either.
+fn means(text: &str, node: &Node) -> Result<bool> {
+    let matcher = matcher(text)?;
+    Ok(node.id == *text || node.step == *text || matcher.is_match(&node.id) || matcher.is_match(&node.step))
 }
 
 /// A record has an artifact for every declared output; anything else was written by a broken flow.

@@ -45,6 +45,7 @@ pub(super) struct FactFinder {
     /// Published for one of this graph's files, and declared by no node now.
     orphans: std::sync::OnceLock<HashSet<String>>,
     hardware: std::sync::OnceLock<String>,
+    probes: Mutex<()>,
 }
 
 impl FactFinder {
@@ -205,6 +206,19 @@ impl FactFinder {
         Ok(Some(InputFact { path: shown(&path), kind, digest }))
     }
 
+    /// Asks all probes of these nodes at once; what they answer, also a failure, is remembered.
+    pub(super) fn ask_probes<'n>(&self, project: &Project, nodes: impl Iterator<Item = &'n Node>) {
+        let mut probes: Vec<&Tool> =
+            nodes.flat_map(|node| &node.tools).filter(|tool| matches!(tool, Tool::Version { .. })).collect();
+        probes.sort_by_key(|tool| format!("{tool:?}"));
+        probes.dedup();
+        std::thread::scope(|scope| {
+            for tool in probes {
+                scope.spawn(|| self.tool(project, tool).is_ok());
+            }
+        });
+    }
+
     /// Identity of a tool: content digest of the resolved file, or the text its probe prints.
     fn tool(&self, project: &Project, tool: &Tool) -> Result<String> {
         let name = format!("{tool:?}");
@@ -242,10 +256,7 @@ impl FactFinder {
     ) -> std::result::Result<String, String> {
         let stats = if patterns.is_empty() { None } else { Some(probe_stats(project, patterns)?) };
         let path = project.workspace.dir().join("probes.json");
-        let mut known: BTreeMap<String, Probe> = std::fs::read(&path)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
+        let mut known = read_probes(&path);
         let name = argv.join("\u{1f}");
         if let (Some(stats), Some(probe)) = (&stats, known.get(&name))
             && probe.files == *stats
@@ -256,6 +267,8 @@ impl FactFinder {
         let shown = argv.join(" ");
         let output = std::process::Command::new(program)
             .args(args)
+            .env_clear()
+            .envs(super::session::plain_env())
             .current_dir(&project.root)
             .stdin(std::process::Stdio::null())
             .output()
@@ -269,6 +282,9 @@ impl FactFinder {
             text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         }
         if let Some(files) = stats {
+            // probes run in parallel: what another one wrote meanwhile stays
+            let _writing = lock(&self.probes);
+            known = read_probes(&path);
             known.insert(name, Probe { files, output: text.clone() });
             let bytes = serde_json::to_vec(&known).map_err(|e| e.to_string())?;
             files::write_atomic(&path, &bytes)
@@ -306,6 +322,10 @@ impl FactFinder {
 struct Probe {
     files: Vec<(String, Stat)>,
     output: String,
+}
+
+fn read_probes(path: &Path) -> BTreeMap<String, Probe> {
+    std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 fn probe_stats(project: &Project, patterns: &[String]) -> std::result::Result<Vec<(String, Stat)>, String> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::certificate::{self, Asked};
 use crate::base::files::Stat;
+use crate::error::{Error, Result};
 use crate::graph::{Entry, Listing};
 
 /// The real file system below a workspace root.
@@ -16,17 +17,23 @@ pub(super) struct Disk {
     /// Paths that an earlier run published for a step of one of this graph's files.
     published: HashSet<String>,
     asked: RefCell<Asked>,
+    /// Entries whose names are not UTF-8.
+    odd: RefCell<Vec<String>>,
 }
 
 impl Disk {
     pub(super) fn new(root: &Path, cache: &Path, published: HashSet<String>) -> Self {
         let cache = cache.strip_prefix(root).ok().map(|path| path.to_string_lossy().into_owned());
-        Self { root: root.to_owned(), cache, published, asked: RefCell::default() }
+        Self { root: root.to_owned(), cache, published, asked: RefCell::default(), odd: RefCell::default() }
     }
 
-    /// Everything that was asked of it.
-    pub(super) fn into_asked(self) -> Asked {
-        self.asked.into_inner()
+    /// Everything that was asked of it. An error if a directory that a pattern listed has a name that cannot be recorded.
+    pub(super) fn into_asked(self) -> Result<Asked> {
+        if let Some(name) = self.odd.into_inner().first() {
+            return Err(Error::environment(format!("a pattern lists {name}, whose name is not UTF-8"))
+                .hint("rename it, or let the pattern begin in another directory"));
+        }
+        Ok(self.asked.into_inner())
     }
 
     fn absolute(&self, path: &str) -> PathBuf {
@@ -43,7 +50,13 @@ impl Listing for Disk {
         entries
             .flatten()
             .filter_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
+                let name = match entry.file_name().into_string() {
+                    Ok(name) => name,
+                    Err(name) => {
+                        self.odd.borrow_mut().push(format!("{dir}/{}", name.display()));
+                        return None;
+                    }
+                };
                 let kind = entry.file_type().ok()?;
                 let dir = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
                 Some(Entry { name, dir, link: kind.is_symlink() })

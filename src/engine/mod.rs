@@ -15,6 +15,7 @@ mod command;
 mod evaluate;
 mod facts;
 mod fill;
+mod inputs;
 mod listing;
 mod options;
 mod plan;

@@ -17,6 +17,8 @@ pub struct RunOptions {
     pub keep_going: bool,
     /// Run although the result is known.
     pub force: Force,
+    /// Measure these samples again.
+    pub remeasure: Option<String>,
     /// Neither read nor write results.
     pub no_cache: bool,
     /// Do not ask validating stages.
@@ -36,6 +38,7 @@ impl Default for RunOptions {
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             keep_going: false,
             force: Force::Nothing,
+            remeasure: None,
             no_cache: false,
             offline: false,
             restore: None,

@@ -103,6 +103,7 @@ pub fn plan(project: &Project, options: &RunOptions) -> Result<Vec<PlannedNode>>
 pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selection) -> Vec<Foreseen> {
     let finder = FactFinder::default();
     let nodes = || selection.nodes.iter();
+    finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
     finder.prefetch(project, nodes().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect());
     let wanted = super::run::wanted(project, options, selection);
     let mut out: Vec<Foreseen> = (0..project.graph.nodes.len()).map(|_| Foreseen::default()).collect();

@@ -102,7 +102,7 @@ fn expand_in(
         catalog,
         listing: &listing,
     })?;
-    Ok((graph, listing.into_asked()))
+    Ok((graph, listing.into_asked()?))
 }
 
 /// Takes the lock that every writing command holds; waits, or with `no_wait` fails with exit code 4.

@@ -7,11 +7,10 @@ mod outcome;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::attempt::{Finished, Task, perform};
 use super::certify::certify;
-use super::command;
 use super::evaluate::paths;
 use super::facts::{FactFinder, Outputs};
 use super::options::{Restore, RunOptions, RunSummary};
@@ -64,6 +63,7 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     let digest = project.plan_digest();
     session.emit(Event::Planned { nodes: selection.nodes.len(), plan_digest: digest.to_string() });
     let finder = FactFinder::default();
+    finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
     finder.prefetch(
         project,
         selection.nodes.iter().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect(),
@@ -119,7 +119,7 @@ struct Coordinator<'s> {
     priority: Vec<u64>,
     evaluable: VecDeque<NodeIx>,
     tasks: HashMap<NodeIx, Task>,
-    running: HashMap<NodeIx, (CancelToken, Option<Instant>)>,
+    running: HashMap<NodeIx, CancelToken>,
     /// Key of a queued or running node -> the nodes with the same key that wait for it.
     flights: HashMap<Digest, (NodeIx, Vec<NodeIx>)>,
     byte_waiters: HashMap<NodeIx, Vec<NodeIx>>,
@@ -220,16 +220,17 @@ impl<'s> Coordinator<'s> {
         self.failure
     }
 
-    /// Passes Ctrl-C, time limits of stages and the death of services on to what runs.
+    /// Passes Ctrl-C, the death of services and time limits of stages on to what runs.
     fn watch_tokens(&self) {
         let stopping = self.session.stopping();
-        for (ix, (token, deadline)) in &self.running {
+        for (ix, token) in &self.running {
             let dead =
                 || self.node(*ix).services.iter().any(|service| self.session.services.is_dead(*service));
-            if stopping || deadline.is_some_and(|deadline| Instant::now() > deadline) || dead() {
+            if stopping || dead() {
                 token.cancel();
             }
         }
+        self.session.check_watched();
     }
 
     fn start<'scope>(
@@ -244,11 +245,8 @@ impl<'s> Coordinator<'s> {
             self.scheduler.finish(ix);
             return;
         };
-        let node = self.node(ix);
         let cancel = CancelToken::default();
-        let limit =
-            if command::is_command(node) { None } else { node.timeout.map(|limit| Instant::now() + limit) };
-        self.running.insert(ix, (cancel.clone(), limit));
+        self.running.insert(ix, cancel.clone());
         let inputs = self.present_items(ix);
         let (session, finder) = (self.session, self.finder);
         let body = move || {

@@ -31,8 +31,16 @@ pub struct Interrupts {
     pub terminated: CancelToken,
 }
 
+/// An attempt of a stage, which is ended by its token alone.
+struct Watched {
+    token: CancelToken,
+    job: CancelToken,
+    deadline: Option<Instant>,
+}
+
 /// One run.
 pub struct Session {
+    watched: Mutex<std::collections::HashMap<NodeIx, Watched>>,
     pub(super) project: Project,
     pub(super) run: String,
     pub(super) options: RunOptions,
@@ -88,6 +96,7 @@ impl Session {
             .map_err(|e| Error::environment(format!("failed to find the path of this program: {e}")))?;
         let masker = Arc::new(Masker::new(secret_values(&project)));
         Ok(Self {
+            watched: Mutex::default(),
             services: Services::new(project.graph.services.len()),
             project,
             run,
@@ -192,6 +201,30 @@ impl Session {
         self.runtime.get().map(|r| r.handle().clone()).ok_or_else(|| Error::bug("the runtime vanished"))
     }
 
+    /// A cancel token for one attempt of a stage: set when the job's is, or when the time is up.
+    pub(super) fn watch(&self, node: NodeIx, job: &CancelToken, deadline: Option<Instant>) -> CancelToken {
+        let token = CancelToken::default();
+        let watched = Watched { token: token.clone(), job: job.clone(), deadline };
+        self.watched.lock().unwrap_or_else(|e| e.into_inner()).insert(node, watched);
+        token
+    }
+
+    /// The attempt is over.
+    pub(super) fn unwatch(&self, node: NodeIx) {
+        self.watched.lock().unwrap_or_else(|e| e.into_inner()).remove(&node);
+    }
+
+    /// Called now and then.
+    pub(super) fn check_watched(&self) {
+        for watched in self.watched.lock().unwrap_or_else(|e| e.into_inner()).values() {
+            if watched.job.is_cancelled()
+                || watched.deadline.is_some_and(|deadline| Instant::now() > deadline)
+            {
+                watched.token.cancel();
+            }
+        }
+    }
+
     /// Scratch directory of one attempt.
     pub(super) fn attempt_dir(&self, node: NodeIx, attempt: u32) -> PathBuf {
         self.scratch.join(format!("{node}.{attempt}"))
@@ -209,13 +242,7 @@ impl Session {
 
     /// Environment of a command or service: little is inherited.
     pub(super) fn base_env(&self) -> Vec<(String, String)> {
-        let inherited = ["PATH", "HOME", "TMPDIR", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"];
-        let mut env: Vec<(String, String)> = inherited
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
-            .collect();
-        env.push(("LANG".to_owned(), "C.UTF-8".to_owned()));
-        env.push(("TZ".to_owned(), "UTC".to_owned()));
+        let mut env = plain_env();
         env.push((ENV_RUN.to_owned(), self.run.clone()));
         env.push((ENV_ROOT.to_owned(), self.project.root.to_string_lossy().into_owned()));
         env
@@ -286,4 +313,14 @@ pub(super) fn check_secrets(project: &Project, node: &Node) -> Result<()> {
 /// RFC 3339 text of the start, for the record.
 pub(super) fn started_text() -> String {
     clock::now_text()
+}
+
+/// What every program that flow starts for a workflow inherits, and nothing else.
+pub(super) fn plain_env() -> Vec<(String, String)> {
+    let inherited = ["PATH", "HOME", "TMPDIR", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"];
+    let mut env: Vec<(String, String)> =
+        inherited.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+    env.push(("LANG".to_owned(), "C.UTF-8".to_owned()));
+    env.push(("TZ".to_owned(), "UTC".to_owned()));
+    env
 }

@@ -24,6 +24,8 @@ pub enum Reason {
     Never,
     /// `--force`
     Forced,
+    /// `--remeasure`
+    Remeasured,
     /// `--no-cache`
     NoCache,
     /// The stage is asked whether its result stands.
@@ -158,6 +160,7 @@ impl fmt::Display for Reason {
             Self::OutputChanged(path) => write!(f, "output {path} was changed"),
             Self::Never => f.write_str("runs every time (policy never)"),
             Self::Forced => f.write_str("forced"),
+            Self::Remeasured => f.write_str("measured again (--remeasure)"),
             Self::NoCache => f.write_str("cache not read (--no-cache)"),
             Self::Check => f.write_str("asked whether it changed"),
             Self::SourceChanged => f.write_str("it changed at its source"),
@@ -267,6 +270,7 @@ mod tests {
             Reason::OutputChanged("out/a".to_owned()),
             Reason::Never,
             Reason::Forced,
+            Reason::Remeasured,
             Reason::NoCache,
             Reason::Check,
             Reason::SourceChanged,
@@ -283,6 +287,7 @@ mod tests {
             output out/a was changed
             runs every time (policy never)
             forced
+            measured again (--remeasure)
             cache not read (--no-cache)
             asked whether it changed
             it changed at its source"#]]

@@ -132,11 +132,11 @@ fn an_entry_of_an_append_directory_may_come_from_any_of_its_makers() {
         "a": {"run": "echo a > ${outputs.v}/a", "outputs": {"v": {"path": "v/", "append": true}}},
         "b": {"run": "echo b > ${outputs.v}/b", "outputs": {"v": {"path": "v/", "append": true}}},
         "t": {"run": "cat ${inputs.e} > t", "inputs": {"e": "v/b"}, "outputs": {"t": "t"}},
-        "l": {"run": "echo ${inputs.all} ${inputs.one} > l", "inputs": {"all": "*/", "one": "v/"}, "outputs": {"l": "l"}},
+        "l": {"run": "ls ${inputs.all} > l; ls ${inputs.one} >> l", "inputs": {"all": "*/", "one": "v/"}, "outputs": {"l": "l"}},
     }}));
     w.run(&[]).ok();
     assert_eq!(w.read("t"), "b\n");
-    assert_eq!(w.read("l"), "v v\n");
+    assert_eq!(w.read("l"), "a\nb\na\nb\n");
     w.remove("v/b");
     w.run(&[]).ok().restored(["b"]);
 }
@@ -351,4 +351,28 @@ fn what_a_command_leaves_running_ends_with_it() {
         assert!(begun.elapsed() < Duration::from_secs(8), "process {pid} is left");
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn a_consumer_of_an_append_directory_sees_only_present_entries() {
+    let w = Workspace::with(json!({"steps": {
+        "a": {"run": "echo x > ${outputs.v}/v$(cat s)", "inputs": {"s": "s"}, "outputs": {"v": {"path": "v/", "append": true}}},
+        "l": {"run": "ls ${steps.a.v} > l", "outputs": {"l": "l"}},
+    }}));
+    for n in ["1", "2"] {
+        w.write("s", n);
+        w.run(&[]).ok().ran(["a", "l"]);
+        assert_eq!(w.read("l"), format!("v{n}\n"));
+    }
+    assert!(w.has("v/v1") && w.has("v/v2"));
+}
+
+#[test]
+fn an_input_that_a_command_moves_away_is_not_lost() {
+    let w = Workspace::with(json!({"steps": {
+        "a": {"run": "mv s a", "inputs": {"s": "s"}, "outputs": {"a": "a"}},
+    }}));
+    w.write("s", "precious");
+    w.run(&[]).exits(1).failed(["a"]).says("keeps changing");
+    assert_eq!(w.read("s"), "precious");
 }

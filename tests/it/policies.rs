@@ -397,3 +397,19 @@ fn every_node_has_a_log_of_its_own() {
     assert_eq!(w.flow(&["log", "output", "a[n=2]"]).ok().stdout.lines().last(), Some("line 30 of 2"));
     assert_eq!(w.tree("cache/logs").len(), 2, "a silent node has no file");
 }
+
+#[test]
+fn a_sample_is_measured_again_only_when_asked() {
+    let w = Workspace::with(json!({"steps": {
+        "m": {"run": "echo x >> log; wc -l < log > m", "outputs": {"m": "m"}, "cache": "sample"},
+        "p": {"run": "echo y >> log2; cat m > p", "inputs": {"m": "m"}, "outputs": {"p": "p"}},
+    }}));
+    w.run(&[]).ok().ran(["m", "p"]);
+    w.run(&["--remeasure", "p"]).ok().all_fresh();
+    assert_eq!(
+        w.run(&["--remeasure", "m*"]).ok().ran(["m", "p"]).node("m")["reason"],
+        "measured again (--remeasure)"
+    );
+    assert_eq!(w.read("p").trim(), "2");
+    w.run(&[]).ok().all_fresh();
+}

@@ -18,8 +18,6 @@ pub(super) struct LaterOptions {
     #[arg(long, hide = true, value_name = "SPEC")]
     devices: Option<OsString>,
     #[arg(long, hide = true, value_name = "PATTERN")]
-    remeasure: Option<OsString>,
-    #[arg(long, hide = true, value_name = "PATTERN")]
     adopt: Option<OsString>,
     #[arg(long, hide = true, value_name = "FILE")]
     hardware: Option<OsString>,
@@ -52,7 +50,6 @@ impl LaterOptions {
     pub(super) fn given(&self) -> Option<&'static str> {
         [
             (self.devices.is_some(), "--devices"),
-            (self.remeasure.is_some(), "--remeasure"),
             (self.adopt.is_some(), "--adopt"),
             (self.hardware.is_some(), "--hardware"),
             (self.frozen, "--frozen"),

@@ -37,6 +37,9 @@ pub struct SelectArgs {
     /// Nodes to run although their results are known; their results are written.
     #[arg(long, value_name = "PATTERN", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
     pub force: Option<String>,
+    /// Measure samples that match PATTERN again.
+    #[arg(long, value_name = "PATTERN")]
+    pub remeasure: Option<String>,
     /// Neither read nor write results of the cache.
     #[arg(long)]
     pub no_cache: bool,

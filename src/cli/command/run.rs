@@ -25,6 +25,7 @@ pub(super) fn options(select: &SelectArgs) -> RunOptions {
             Some("*") => Force::All,
             Some(pattern) => Force::Matching(pattern.to_owned()),
         },
+        remeasure: select.remeasure.clone(),
         no_cache: select.no_cache,
         offline: select.offline,
         restore: select.restore.map(|restore| match restore {
@@ -106,8 +107,11 @@ pub(super) fn lock(
 
 /// Where the certificate of this command line is; `None` if such a run shows or does more than a certificate says.
 fn certificate(app: &App, args: &RunArgs, options: &RunOptions) -> Option<PathBuf> {
-    let plain =
-        options.force == Force::Nothing && !options.no_cache && !app.embedded() && !app.cli.global.verbose;
+    let plain = options.force == Force::Nothing
+        && options.remeasure.is_none()
+        && !options.no_cache
+        && !app.embedded()
+        && !app.cli.global.verbose;
     if !plain {
         return None;
     }

@@ -145,7 +145,8 @@ impl<'s> Coordinator<'s> {
         self.slots[ix].reason = Some(reason.clone());
         let options = &self.session.options;
         let cached = !options.no_cache && node.policy != Policy::Never;
-        let share = cached && previous.is_none() && reason != Reason::Forced.to_string();
+        let again = [Reason::Forced.to_string(), Reason::Remeasured.to_string()];
+        let share = cached && previous.is_none() && !again.contains(&reason);
         if share {
             match self.flights.entry(keyed.key) {
                 Entry::Occupied(mut flight) if flight.get().0 != ix => {

@@ -1,7 +1,5 @@
 //! Outcomes: reported, passed on to dependents and services. Unaware of why a node ran.
 
-use std::time::Instant;
-
 use super::{Coordinator, dependencies};
 use crate::engine::attempt::{End, Failure, Finished};
 use crate::error::Kind;
@@ -20,10 +18,7 @@ impl<'s> Coordinator<'s> {
     {
         let ix = finished.node;
         self.scheduler.finish(ix);
-        let timed_out = self
-            .running
-            .remove(&ix)
-            .is_some_and(|(_, deadline)| deadline.is_some_and(|deadline| Instant::now() > deadline));
+        self.running.remove(&ix);
         self.slots[ix].attempts += finished.attempts;
         self.slots[ix].seconds += finished.seconds;
         let after = self.slots[ix].outcome.is_some();
@@ -60,23 +55,7 @@ impl<'s> Coordinator<'s> {
             }
             End::Lost(what) => self.rerun(ix, &what),
             End::Voided(path) => self.voided(ix, &path, finished.log, scope),
-            End::Cancelled if timed_out && !self.session.stopping() => {
-                let limit = self.node(ix).timeout.unwrap_or_default();
-                let failure = Failure::new(format!("timed out after {} s", limit.as_secs_f64()));
-                self.fail(ix, failure, finished.log, scope);
-            }
-            End::Failed(failure) => {
-                let failure = if timed_out && !self.session.stopping() {
-                    let limit = self.node(ix).timeout.unwrap_or_default();
-                    Failure {
-                        message: format!("timed out after {} s: {}", limit.as_secs_f64(), failure.message),
-                        ..failure
-                    }
-                } else {
-                    failure
-                };
-                self.fail(ix, failure, finished.log, scope);
-            }
+            End::Failed(failure) => self.fail(ix, failure, finished.log, scope),
             End::Cancelled => self.done(ix, Outcome::Cancelled, None, scope),
         }
         self.flight_over(ix);

@@ -3,7 +3,9 @@
 mod context;
 mod signature;
 mod stage;
+mod wording;
 
 pub use context::{CancelToken, InputFile, Previous, StageContext};
 pub use signature::{Arity, InputPort, OutputPort, Signature, Work};
 pub use stage::{Catalog, Done, ParamFault, SimulatorInfo, Stage, StageError, parse_params};
+pub use wording::{needs_parameter, no_parameter};

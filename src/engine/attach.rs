@@ -18,7 +18,10 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
     let services = &session.project.graph.services;
     let Some(ix) = services.iter().position(|known| known.id == service) else {
         let mut error = Error::usage(format!("this workflow has no service '{service}'"));
-        error.hints.extend(suggest::hint(service, services.iter().map(|s| s.id.as_str())));
+        error.hints.push(
+            suggest::hint(service, services.iter().map(|s| s.id.as_str()))
+                .unwrap_or_else(|| "this workflow declares no services".to_owned()),
+        );
         return Err(error);
     };
     let result = session.services.address(session, ix, &session.interrupts.stop);

@@ -245,13 +245,12 @@ impl<'a> Loader<'a> {
             field::known(report, defaults, keys::STEP, "'defaults'");
         }
         let services = node.get("services").and_then(|s| field::map(report, s)).unwrap_or(&[]);
-        let services =
-            services.iter().filter_map(|e| lower::service(report, e, catalog)).map(|s| (s.id.clone(), s));
+        let services = services.iter().map(|e| lower::service(report, e, catalog)).map(|s| (s.id.clone(), s));
         let services = services.collect();
         let steps = node.get("steps").and_then(|s| field::map(report, s)).unwrap_or(&[]);
         let steps: IndexMap<_, _> = steps
             .iter()
-            .filter_map(|entry| lower::step(report, entry, defaults, chain, catalog))
+            .map(|entry| lower::step(report, entry, defaults, chain, catalog))
             .map(|step| (step.id.clone(), step))
             .collect();
         if node.get("steps").is_none() && node.get("include").is_none() {
@@ -328,7 +327,10 @@ impl Loader<'_> {
         let mut found: Vec<Pending> = Vec::new();
         let items = node.get("include").and_then(|i| field::list(&mut self.report, i)).unwrap_or(&[]);
         for item in items {
-            let Some(pending) = self.open_include(item, path, stack) else { continue };
+            let Some(pending) = self.open_include(item, path, stack) else {
+                self.report.lacks_includes = true;
+                continue;
+            };
             let prefix = &pending.prefix;
             if let Some(other) = found.iter().find(|other| other.prefix == *prefix) {
                 let place = self.report.place(other.span);

@@ -15,5 +15,6 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use check::circle;
 pub use load::{LoadRequest, Loaded, load, load_value};
 pub use schema::{schema, schema_text};

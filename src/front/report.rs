@@ -12,6 +12,8 @@ pub(super) struct Report {
     faults: Vec<(Option<Span>, Diagnostic)>,
     usage: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
+    /// An include could not be read: its prefix is unknown for that reason.
+    pub(super) lacks_includes: bool,
 }
 
 impl Report {

@@ -15,9 +15,8 @@ use super::scope::Scopes;
 use super::value::Late;
 use crate::api::Catalog;
 use crate::error::{Error, Result};
-use crate::model::{
-    Action, AxisValues, Command, Diagnostic, Expr, Policy, Reference, Sources, Span, Step, Template, Workflow,
-};
+use crate::front::circle;
+use crate::model::{Diagnostic, Expr, Policy, Reference, Sources, Span, Workflow};
 
 /// What expansion needs.
 pub struct Expansion<'a> {
@@ -181,29 +180,15 @@ impl Expander<'_> {
         let mut path: Vec<&str> =
             stack[from..].iter().map(|step| self.scopes.steps[*step].id.as_str()).collect();
         path.push(&self.scopes.steps[index].id);
-        let (message, hint) = match path[..] {
-            [step, _] => (
-                format!("step '{step}' needs itself: {step} -> {step}"),
-                "a reference to its own output, or a glob that matches it: narrow the glob, or write elsewhere",
-            ),
-            _ => (
-                format!("steps need each other: {}", path.join(" -> ")),
-                "an arrow leads from a step to one that it refers to or names in needs, or whose outputs its glob matches",
-            ),
-        };
-        self.fault(self.scopes.steps[index].step.span, message, Some(hint.to_owned()));
+        let (message, hint) = circle(&path);
+        self.fault(self.scopes.steps[index].step.span, message, Some(hint));
     }
 
     fn nodes_of(&self, index: usize) -> Option<Vec<NodeIx>> {
         let def = &self.scopes.steps[index];
         let (step, scope) = (def.step, def.scope);
         let mut needed = Vec::new();
-        step_expressions(step, &mut |expr| self.steps_in(expr, scope, &mut needed));
-        step_templates(step, &mut |template| {
-            for (reference, _) in template.references() {
-                self.step_in(reference, scope, &mut needed);
-            }
-        });
+        step.for_each_reference(&mut |reference| self.step_in(reference, scope, &mut needed));
         for need in &step.needs {
             match self.scopes.step_named(scope, &need.value) {
                 Some(other) => needed.push(other),
@@ -336,30 +321,6 @@ impl Expander<'_> {
         nodes.push(node);
         self.drafts.borrow_mut().push(Draft { inputs, argv });
         Some(nodes.len() - 1)
-    }
-}
-
-/// Calls `visit` for every expression of a step.
-fn step_expressions<'s>(step: &'s Step, visit: &mut dyn FnMut(&'s Expr)) {
-    step.inputs.values().for_each(&mut *visit);
-    step.outputs.values().for_each(|output| visit(&output.path));
-    step.env.values().for_each(&mut *visit);
-    for axis in step.matrix.axes.values() {
-        if let AxisValues::List(expr) | AxisValues::Glob(expr) = &axis.values {
-            visit(expr);
-        }
-    }
-    step.matrix.include.iter().chain(&step.matrix.exclude).for_each(&mut *visit);
-    match &step.action {
-        Action::Uses { with, .. } => with.values().for_each(&mut *visit),
-        Action::Run { command: Command::Argv(args), cwd, .. } => args.iter().chain(cwd).for_each(visit),
-        Action::Run { cwd, .. } => cwd.iter().for_each(visit),
-    }
-}
-
-fn step_templates<'s>(step: &'s Step, visit: &mut dyn FnMut(&'s Template)) {
-    if let Action::Run { command: Command::Shell { text, .. }, .. } = &step.action {
-        visit(text);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use super::{Expr, Policy, Retry, SourceId, Span, Template};
+use super::{Expr, Policy, Reference, Retry, SourceId, Span, Template};
 
 /// Something with the place where it was declared.
 #[derive(Clone, Debug)]
@@ -127,6 +127,34 @@ pub struct Step {
     pub policy: Option<Declared<Policy>>,
     /// A failure does not fail the run.
     pub allow_failure: bool,
+}
+
+impl Step {
+    /// Calls `visit` for every reference inside, wherever it stands.
+    pub fn for_each_reference<'a>(&'a self, visit: &mut dyn FnMut(&'a Reference)) {
+        let mut of = |expr: &'a Expr| expr.for_each_reference(&mut |reference, _| visit(reference));
+        self.inputs.values().for_each(&mut of);
+        self.outputs.values().for_each(|output| of(&output.path));
+        self.env.values().for_each(&mut of);
+        for axis in self.matrix.axes.values() {
+            if let AxisValues::List(expr) | AxisValues::Glob(expr) = &axis.values {
+                of(expr);
+            }
+        }
+        self.matrix.include.iter().chain(&self.matrix.exclude).for_each(&mut of);
+        match &self.action {
+            Action::Uses { with, .. } => with.values().for_each(of),
+            Action::Run { command, cwd, .. } => {
+                cwd.iter().for_each(&mut of);
+                match command {
+                    Command::Argv(args) => args.iter().for_each(of),
+                    Command::Shell { text, .. } => {
+                        text.references().for_each(|(reference, _)| visit(reference))
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// What a step does.

@@ -706,10 +706,10 @@ fn stage_parameters() {
         expect![[r#"
             exit 3
             error: csv.join has no parameter 'on_duplicates'
-             --> flow.json:7:46
+             --> flow.json:7:29
               |
             7 |       "with": {"on": ["k"], "on_duplicates": "cross"},
-              |                                              ^^^^^^^
+              |                             ^^^^^^^^^^^^^^^
               |
               = help: did you mean 'on_duplicate'?
 
@@ -746,10 +746,10 @@ fn stage_parameters() {
                = help: see: flow stages http.fetch
 
             error: sim.http has no parameter 'dirr'
-              --> flow.json:25:61
+              --> flow.json:25:53
                |
             25 |   "services": {"web": {"uses": "sim.http", "with": {"dirr": "d"}}}
-               |                                                             ^^^
+               |                                                     ^^^^^^
                |
                = help: did you mean 'dir'?
 
@@ -1015,6 +1015,14 @@ fn several_faults_in_one_go() {
               |
               = help: add "uses": "STAGE" (see flow stages) or "run": ["prog", "arg"]
 
+            error: unknown step 'zz'
+             --> flow.json:6:28
+              |
+            6 |     "b": {"inputs": {"i": "${steps.zz.o}"}},
+              |                            ^^^^^^^^^^^^^
+              |
+              = help: known here: a, b, c d, d
+
             error: 'c d' is not a name for a step
              --> flow.json:7:5
               |
@@ -1029,13 +1037,13 @@ fn several_faults_in_one_go() {
             7 |     "c d": {"run": []},
               |                    ^^
 
-            error: unknown step 'b'
+            error: step 'b' has no output 'o'
              --> flow.json:8:25
               |
             8 |     "d": {"run": "cat \"${steps.b.o}\"", "cache": "pur"}
               |                         ^^^^^^^^^^^^
               |
-              = help: known here: c d, d
+              = help: it declares no outputs
 
             error: a reference inside quotes of a shell text
              --> flow.json:8:25
@@ -1053,7 +1061,7 @@ fn several_faults_in_one_go() {
               |
               = help: did you mean 'pure'?
 
-            error: the workflow has 8 faults
+            error: the workflow has 9 faults
         "#]],
     );
 }
@@ -1306,6 +1314,7 @@ fn unknown_target_and_node() {
         expect![[r#"
             exit 2
             error: this workflow has no service 'web'
+            help: this workflow declares no services
         "#]],
     );
 }
@@ -1354,5 +1363,303 @@ fn a_failed_step() {
             exit 1
             failed    a  0.00s  timed out after 0.1 s
         "#]],
+    );
+}
+
+#[test]
+fn faults_of_keys_stages_types_and_cycles_in_one_go() {
+    check(
+        r#"{
+  "name": "x",
+  "step_defaults": {},
+  "steps": {
+    "fetch": {
+      "uses": "http.fetch",
+      "with": {"url": "http://x/", "expect": {"jsn": true}, "user_agnt": "me"},
+      "timeout": 90,
+      "outputs": {"body": "raw"}
+    },
+    "a": {"run": ["cat", "${steps.b.o}"], "stdout": "o", "outputs": {"o": "a"}},
+    "b": {"run": "echo > ${outputs.o}", "needs": ["a"], "outputs": {"o": "b"}}
+  }
+}"#,
+        expect![[r#"
+            exit 3
+            error: unknown key 'step_defaults' of a workflow
+             --> flow.json:3:3
+              |
+            3 |   "step_defaults": {},
+              |   ^^^^^^^^^^^^^^^
+              |
+              = help: did you mean 'steps'?
+
+            error: http.fetch has no parameter 'expect.jsn'
+             --> flow.json:7:47
+              |
+            7 |       "with": {"url": "http://x/", "expect": {"jsn": true}, "user_agnt": "me"},
+              |                                               ^^^^^
+              |
+              = help: did you mean 'json'?
+
+            error: http.fetch has no parameter 'user_agnt'
+             --> flow.json:7:61
+              |
+            7 |       "with": {"url": "http://x/", "expect": {"jsn": true}, "user_agnt": "me"},
+              |                                                             ^^^^^^^^^^^
+              |
+              = help: did you mean 'user_agent'?
+
+            error: expected a duration, found a number
+             --> flow.json:8:18
+              |
+            8 |       "timeout": 90,
+              |                  ^^
+              |
+              = help: write a number and a unit: "200ms", "90s", "5m", "2h", "1d"
+
+            error: steps need each other: a -> b -> a
+              --> flow.json:11:5
+               |
+            11 |     "a": {"run": ["cat", "${steps.b.o}"], "stdout": "o", "outputs": {"o": "a"}},
+               |     ^^^
+               |
+               = help: an arrow leads from a step to one that it refers to or names in needs, or whose outputs its glob matches
+
+            error: the workflow has 5 faults
+        "#]],
+    );
+}
+
+#[test]
+fn names_and_values_of_parameters_beside_references() {
+    check(
+        r#"{
+  "name": "x",
+  "params": {"host": "http://x"},
+  "steps": {
+    "a": {"uses": "http.fetch", "with": {"ulr": "${params.host}/a", "user_agent": 1}, "outputs": {"body": "a"}},
+    "b": {"uses": "http.fetch", "with": {"url": 1, "headers": {"A": {"secret": "TOKEN"}}}, "outputs": {"body": "b"}},
+    "c": {"uses": "http.fetch", "with": {"ulr": "http://x/", "headers": {"A": 1}}, "outputs": {"body": "c"}}
+  }
+}"#,
+        expect![[r#"
+            exit 3
+            error: http.fetch needs 'url'
+             --> flow.json:5:19
+              |
+            5 |     "a": {"uses": "http.fetch", "with": {"ulr": "${params.host}/a", "user_agent": 1}, "outputs": {"body": "a"}},
+              |                   ^^^^^^^^^^^^
+              |
+              = help: add "url" under 'with'; see: flow stages http.fetch
+
+            error: http.fetch has no parameter 'ulr'
+             --> flow.json:5:42
+              |
+            5 |     "a": {"uses": "http.fetch", "with": {"ulr": "${params.host}/a", "user_agent": 1}, "outputs": {"body": "a"}},
+              |                                          ^^^^^
+              |
+              = help: known here: url, headers, expect, timeouts, per_host, user_agent, follow_redirects
+
+            error: parameter 'user_agent' of http.fetch: expected text, found a number
+             --> flow.json:5:83
+              |
+            5 |     "a": {"uses": "http.fetch", "with": {"ulr": "${params.host}/a", "user_agent": 1}, "outputs": {"body": "a"}},
+              |                                                                                   ^
+              |
+              = help: see: flow stages http.fetch
+
+            error: http.fetch needs 'url'
+             --> flow.json:7:19
+              |
+            7 |     "c": {"uses": "http.fetch", "with": {"ulr": "http://x/", "headers": {"A": 1}}, "outputs": {"body": "c"}}
+              |                   ^^^^^^^^^^^^
+              |
+              = help: add "url" under 'with'; see: flow stages http.fetch
+
+            error: http.fetch has no parameter 'ulr'
+             --> flow.json:7:42
+              |
+            7 |     "c": {"uses": "http.fetch", "with": {"ulr": "http://x/", "headers": {"A": 1}}, "outputs": {"body": "c"}}
+              |                                          ^^^^^
+              |
+              = help: known here: url, headers, expect, timeouts, per_host, user_agent, follow_redirects
+
+            error: parameter 'headers.A' of http.fetch: expected text, found a number
+             --> flow.json:7:79
+              |
+            7 |     "c": {"uses": "http.fetch", "with": {"ulr": "http://x/", "headers": {"A": 1}}, "outputs": {"body": "c"}}
+              |                                                                               ^
+              |
+              = help: see: flow stages http.fetch
+
+            error: the workflow has 6 faults
+        "#]],
+    );
+}
+
+#[test]
+fn a_cycle_through_params_and_includes() {
+    let w = Workspace::new();
+    w.write(
+        "in.json",
+        r#"{"name": "in", "params": {"from": "x"}, "steps": {"s": {"run": ["cat", "${params.from}"], "stdout": "o", "outputs": {"o": "s"}}}}"#,
+    );
+    w.write(
+        "flow.json",
+        r#"{
+  "name": "x",
+  "include": [{"file": "in.json", "as": "in", "params": {"from": "${steps.a.o}"}}],
+  "steps": {
+    "a": {"run": ["cat", "${steps.in.s.o}"], "stdout": "o", "outputs": {"o": "a"}},
+    "own": {"run": ["cat", "${steps.own.o}"], "stdout": "o", "outputs": {"o": "own"}}
+  }
+}"#,
+    );
+    says(
+        &w,
+        &["check", "flow.json"],
+        expect![[r#"
+        exit 3
+        error: steps need each other: a -> in.s -> a
+         --> flow.json:5:5
+          |
+        5 |     "a": {"run": ["cat", "${steps.in.s.o}"], "stdout": "o", "outputs": {"o": "a"}},
+          |     ^^^
+          |
+          = help: an arrow leads from a step to one that it refers to or names in needs, or whose outputs its glob matches
+
+        error: step 'own' needs itself: own -> own
+         --> flow.json:6:5
+          |
+        6 |     "own": {"run": ["cat", "${steps.own.o}"], "stdout": "o", "outputs": {"o": "own"}}
+          |     ^^^^^
+          |
+          = help: a reference to its own output, or a glob that matches it: narrow the glob, or write elsewhere
+
+        error: the workflow has 2 faults
+    "#]],
+    );
+}
+
+#[test]
+fn what_refers_to_something_at_fault_is_not_at_fault() {
+    check(
+        r#"{
+  "name": "x",
+  "include": ["missing.json"],
+  "services": {"web": {"ready": {"tcp": true}}},
+  "steps": {
+    "a": {"matrix": {"m": 5}, "inputs": {"i": "${steps.in.s.o}"}, "outputs": {"o": "a${matrix.m}"}},
+    "b": {"run": ["cat", "${steps.a.o}"], "stdout": "o", "outputs": {"o": {"append": true}}},
+    "c": {"run": ["cat", "${steps.b.o}", "${services.web.url}"], "needs": ["d"]},
+    "d": 1
+  }
+}"#,
+        expect![[r#"
+            exit 3
+            error: failed to read missing.json: No such file or directory
+             --> flow.json:3:15
+              |
+            3 |   "include": ["missing.json"],
+              |               ^^^^^^^^^^^^^^
+              |
+              = help: the path of an include is relative to the including file
+
+            error: service 'web' does nothing
+             --> flow.json:4:16
+              |
+            4 |   "services": {"web": {"ready": {"tcp": true}}},
+              |                ^^^^^
+              |
+              = help: 'uses' names a built-in simulator, 'run' is a command: one of them
+
+            error: step 'a' does nothing
+             --> flow.json:6:5
+              |
+            6 |     "a": {"matrix": {"m": 5}, "inputs": {"i": "${steps.in.s.o}"}, "outputs": {"o": "a${matrix.m}"}},
+              |     ^^^
+              |
+              = help: add "uses": "STAGE" (see flow stages) or "run": ["prog", "arg"]
+
+            error: expected a list, a reference to one, {"glob": ...} or {"start", "end", "factor" or "step"}, found a number
+             --> flow.json:6:27
+              |
+            6 |     "a": {"matrix": {"m": 5}, "inputs": {"i": "${steps.in.s.o}"}, "outputs": {"o": "a${matrix.m}"}},
+              |                           ^
+
+            error: an output needs 'path'
+             --> flow.json:7:75
+              |
+            7 |     "b": {"run": ["cat", "${steps.a.o}"], "stdout": "o", "outputs": {"o": {"append": true}}},
+              |                                                                           ^^^^^^^^^^^^^^^^
+
+            error: expected an object, found a number
+             --> flow.json:9:10
+              |
+            9 |     "d": 1
+              |          ^
+
+            error: the workflow has 6 faults
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_not_yet_there() {
+    check(
+        r#"{
+  "name": "x",
+  "resources": {"pools": {"net": {"size": 4, "scope": "machine"}}},
+  "steps": {"a": {"run": "true"}}
+}"#,
+        expect![[r#"
+            exit 3
+            error: not yet: a pool that all runs on the machine share
+             --> flow.json:3:55
+              |
+            3 |   "resources": {"pools": {"net": {"size": 4, "scope": "machine"}}},
+              |                                                       ^^^^^^^^^
+              |
+              = help: this is part of the format, and of a later version of flow
+
+            error: the workflow has a fault
+        "#]],
+    );
+    check(
+        r#"{
+  "name": "x",
+  "services": {
+    "web": {"uses": "sim.http", "with": {"dir": "d"}},
+    "api": {"run": ["api"], "env": {"PORT": "${service.port}", "WEB": "${services.web.url}"}}
+  },
+  "steps": {"a": {"run": "true"}}
+}"#,
+        expect![[r#"
+            exit 3
+            error: not yet: the variable 'WEB' of service 'api' refers to a service
+             --> flow.json:5:71
+              |
+            5 |     "api": {"run": ["api"], "env": {"PORT": "${service.port}", "WEB": "${services.web.url}"}}
+              |                                                                       ^^^^^^^^^^^^^^^^^^^^^
+              |
+              = help: give it a fixed port, or start both in one service
+
+            error: the workflow has a fault
+        "#]],
+    );
+}
+
+#[test]
+fn a_service_of_a_workflow_without_services() {
+    let w = Workspace::new();
+    w.write("flow.json", r#"{"name": "x", "steps": {"a": {"run": "true"}}}"#);
+    says(
+        &w,
+        &["up", "flow.json", "web"],
+        expect![[r#"
+        exit 2
+        error: this workflow has no service 'web'
+        help: this workflow declares no services
+    "#]],
     );
 }

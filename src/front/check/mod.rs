@@ -1,5 +1,6 @@
 //! Names resolved inside a whole workflow tree: every reference is known, and known early enough where it stands. Unaware of JSON.
 
+mod cycle;
 mod scope;
 mod shell;
 
@@ -9,6 +10,7 @@ use crate::model::{
     Service, ServiceAction, Span, Step, Template, Workflow,
 };
 
+pub(crate) use self::cycle::circle;
 use self::scope::Scope;
 use super::params::Chain;
 use super::report::Report;
@@ -65,6 +67,7 @@ impl Place {
 pub(super) fn check(report: &mut Report, root: &Workflow) {
     let scope = Scope { workflow: root, chain: Chain { params: &root.params, parent: None } };
     Checker { report, resources: &root.resources }.workflow(&scope, None);
+    cycle::steps(report, root);
 }
 
 /// A reference that is known only while a node runs, where it is needed earlier.
@@ -216,7 +219,12 @@ impl Checker<'_> {
         for need in &step.needs {
             if need.value == step.id {
                 self.report.fault(need.span, "a step cannot need itself", None);
-            } else if let Err((message, hint)) = scope.need(need) {
+                continue;
+            }
+            let lacking = self.report.lacks_includes && need.value.contains('.');
+            if let Err((message, hint)) = scope.need(need)
+                && !lacking
+            {
                 self.report.fault(need.span, message, hint);
             }
         }
@@ -289,6 +297,7 @@ impl Checker<'_> {
         match reference {
             Reference::Param(name) => self.param(at, name, span),
             Reference::Matrix { axis, .. } => self.axis(at, axis, span),
+            Reference::Step(step) if step.path.len() > 1 && self.report.lacks_includes => {}
             Reference::Step(step) => match at.scope.step_ref(step) {
                 Err((message, hint)) => self.report.fault(span, message, hint),
                 Ok(()) if !at.place.takes_steps() => self.step_refused(at.place, span, reference, None),

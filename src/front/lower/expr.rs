@@ -99,7 +99,7 @@ fn raw_offset(raw: &str, wanted: usize) -> usize {
 }
 
 /// Looks like a secret: nothing but `secret` and `format`.
-fn is_secret(node: &Node) -> bool {
+pub(super) fn is_secret(node: &Node) -> bool {
     node.entry("secret").is_some_and(|entry| entry.value.as_text().is_some())
 }
 

@@ -23,9 +23,9 @@ pub(in crate::front) fn matrix(report: &mut Report, node: &Node) -> Matrix {
             "exclude" => matrix.exclude = combinations(report, &entry.value),
             _ => {
                 field::id(report, entry, "an axis");
-                if let Some(values) = axis(report, &entry.value) {
-                    matrix.axes.insert(entry.key.clone(), Axis { span: Some(entry.span), values });
-                }
+                // an axis at fault is still one that may be named
+                let values = axis(report, &entry.value).unwrap_or(AxisValues::Ladder(Vec::new()));
+                matrix.axes.insert(entry.key.clone(), Axis { span: Some(entry.span), values });
             }
         }
     }

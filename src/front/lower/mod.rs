@@ -8,6 +8,7 @@ mod resources;
 mod service;
 mod signature;
 mod step;
+mod with;
 
 pub(super) use resources::{join as join_resources, resources};
 pub(super) use service::service;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::api::Catalog;
-use crate::model::{Probe, Ready, Service, ServiceAction};
+use crate::model::{Command, Probe, Ready, Service, ServiceAction};
 
 use super::super::keys;
 use super::super::node::{Entry, Kind, Node};
@@ -19,21 +19,23 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Grace after TERM, unless it says so.
 const STOP: Duration = Duration::from_secs(5);
 
-/// The service declared by `entry`.
-pub(in crate::front) fn service(report: &mut Report, entry: &Entry, catalog: &Catalog) -> Option<Service> {
+/// The service declared by `entry`. One that does nothing sensible is a fault and still there, so that those who refer to it
+/// are not at fault too.
+pub(in crate::front) fn service(report: &mut Report, entry: &Entry, catalog: &Catalog) -> Service {
     field::id(report, entry, "a service");
     let node = &entry.value;
-    field::map(report, node)?;
+    let is_map = field::map(report, node).is_some();
     field::known(report, node, keys::SERVICE, "a service");
     for key in ["per", "replicas", "with_service", "matrix", "resources"] {
         if let Some(found) = node.entry(key) {
             report.not_yet(found.span, format!("'{key}' of a service"));
         }
     }
-    let action = action(report, entry)?;
+    let action = if is_map { action(report, entry) } else { None };
+    let action = action.unwrap_or(ServiceAction::Run(Command::Argv(Vec::new())));
     let default = match &action {
         ServiceAction::Uses { service, .. } => {
-            signature::simulator(report, service, catalog);
+            signature::simulator(report, node, service, catalog);
             Probe::Announce
         }
         ServiceAction::Run(_) => Probe::Tcp,
@@ -71,7 +73,7 @@ pub(in crate::front) fn service(report: &mut Report, entry: &Entry, catalog: &Ca
             service.identity_files.push(expr(report, file, Secrets::Refused));
         }
     }
-    Some(service)
+    service
 }
 
 fn action(report: &mut Report, entry: &Entry) -> Option<ServiceAction> {

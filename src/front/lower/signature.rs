@@ -1,4 +1,4 @@
-//! A step held against the signature of its stage: names of inputs and outputs. Unaware of values; parameters are checked later.
+//! A step held against the signature of its stage: names of inputs and outputs, parameters. Unaware of what references stand for.
 
 use crate::api::{Arity, Catalog};
 use crate::base::suggest;
@@ -6,6 +6,7 @@ use crate::model::{Action, Declared, Policy, Step};
 
 use super::super::node::Node;
 use super::super::report::Report;
+use super::with::with;
 
 /// Checks the names of a step: against the catalog for `uses`, among themselves for `run`.
 pub(super) fn step(report: &mut Report, node: &Node, step: &Step, catalog: &Catalog) {
@@ -30,6 +31,7 @@ pub(super) fn step(report: &mut Report, node: &Node, step: &Step, catalog: &Cata
                 signature.outputs.iter().map(|port| (port.name, !port.optional)).collect();
             ports(report, node, name, "input", &inputs);
             ports(report, node, name, "output", &outputs);
+            with(report, node, name, &signature.params, &|values| stage.check(values));
             let asks =
                 matches!(&step.policy, Some(p) if matches!(p.value, Policy::Validate | Policy::FreshFor(_)));
             if asks && !matches!(signature.policy, Policy::Validate | Policy::FreshFor(_)) {
@@ -80,13 +82,14 @@ fn own<'k>(
     }
 }
 
-/// Checks the name of a simulator.
-pub(super) fn simulator(report: &mut Report, name: &Declared<String>, catalog: &Catalog) {
-    if catalog.simulator(&name.value).is_none() {
+/// Checks the name of a simulator and its parameters.
+pub(super) fn simulator(report: &mut Report, node: &Node, name: &Declared<String>, catalog: &Catalog) {
+    let Some(info) = catalog.simulator(&name.value) else {
         let hint = match catalog.stage(&name.value) {
             Some(_) => Some("this is a stage: it goes under 'steps'".to_owned()),
             None => suggest::hint(&name.value, catalog.simulators().map(|info| info.name)),
         };
-        report.fault(name.span, format!("unknown simulator '{}'", name.value), hint);
-    }
+        return report.fault(name.span, format!("unknown simulator '{}'", name.value), hint);
+    };
+    with(report, node, name, &info.params, &info.check);
 }

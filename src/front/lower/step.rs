@@ -19,28 +19,33 @@ use super::matrix::{matrix, repeats};
 use super::resources::step_resources;
 use super::signature;
 
-/// The step declared by `entry`, `defaults` merged under it.
+/// The step declared by `entry`, `defaults` merged under it. One that does nothing sensible is a fault and still there, so that
+/// those who refer to it are not at fault too.
 pub(in crate::front) fn step(
     report: &mut Report,
     entry: &Entry,
     defaults: Option<&Node>,
     chain: Chain<'_>,
     catalog: &Catalog,
-) -> Option<Step> {
+) -> Step {
     field::id(report, entry, "a step");
     let own = &entry.value;
-    field::map(report, own)?;
+    let is_map = field::map(report, own).is_some();
     field::known(report, own, keys::STEP, "a step");
     let node = &match defaults {
         Some(defaults) => merge(&fitting(defaults, own), own),
         None => own.clone(),
     };
     not_yet(report, node);
+    let action = if is_map { action(report, entry, node) } else { None };
+    let known = action.is_some();
+    let nothing =
+        || Action::Uses { stage: Declared { value: String::new(), span: None }, with: IndexMap::new() };
     let mut step = Step {
         id: entry.key.clone(),
         span: Some(entry.span),
         doc: node.get("doc").and_then(|doc| field::line(report, doc)).unwrap_or_default(),
-        action: action(report, entry, node)?,
+        action: action.unwrap_or_else(nothing),
         inputs: IndexMap::new(),
         outputs: IndexMap::new(),
         matrix: node.get("matrix").map(|m| matrix(report, m)).unwrap_or_default(),
@@ -65,9 +70,7 @@ pub(in crate::front) fn step(
     }
     for output in node.get("outputs").and_then(|o| field::map(report, o)).unwrap_or(&[]) {
         field::id(report, output, "an output");
-        if let Some(declared) = output_decl(report, &output.value) {
-            step.outputs.insert(output.key.clone(), declared);
-        }
+        step.outputs.insert(output.key.clone(), output_decl(report, &output.value));
     }
     for need in node.get("needs").and_then(|n| field::list(report, n)).unwrap_or(&[]) {
         step.needs.extend(field::declared(report, need));
@@ -75,14 +78,16 @@ pub(in crate::front) fn step(
     for name in node.get("pass_env").and_then(|p| field::list(report, p)).unwrap_or(&[]) {
         step.pass_env.extend(variable(report, name));
     }
-    signature::step(report, node, &step, catalog);
+    if known {
+        signature::step(report, node, &step, catalog);
+    }
     if let Some(declared) = &step.repeats
         && let Some(axis) = step.matrix.axes.get("repeat")
     {
         let hint = "'repeats' makes this axis".to_owned();
         report.fault(axis.span.or(declared.span), "the axis 'repeat' is declared twice", Some(hint));
     }
-    Some(step)
+    step
 }
 
 /// The defaults that fit a step's kind: those of the other kind do not concern it.
@@ -216,7 +221,8 @@ fn paths(report: &mut Report, node: &Node) {
     }
 }
 
-fn output_decl(report: &mut Report, node: &Node) -> Option<OutputDecl> {
+fn output_decl(report: &mut Report, node: &Node) -> OutputDecl {
+    let nowhere = OutputDecl { path: Expr::text(""), append: false, optional: false, on_failure: false };
     let path_node = match &node.kind {
         Kind::Text(_) => node,
         Kind::Map(_) => {
@@ -225,13 +231,13 @@ fn output_decl(report: &mut Report, node: &Node) -> Option<OutputDecl> {
                 Some(path) => path,
                 None => {
                     report.fault(node.span, "an output needs 'path'", None);
-                    return None;
+                    return nowhere;
                 }
             }
         }
         _ => {
             report.expected(node, "a path or {\"path\": ...}");
-            return None;
+            return nowhere;
         }
     };
     match path_node.as_text() {
@@ -246,7 +252,7 @@ fn output_decl(report: &mut Report, node: &Node) -> Option<OutputDecl> {
         let hint = format!("write \"{}/\"", path_node.as_text().unwrap_or_default());
         report.fault(path_node.span, "an append output is a directory", Some(hint));
     }
-    Some(OutputDecl { path, append, optional, on_failure })
+    OutputDecl { path, append, optional, on_failure }
 }
 
 fn retry(report: &mut Report, node: &Node) -> Retry {

@@ -35,7 +35,7 @@ fn plain(expr: &Expr) -> serde_json::Value {
 #[test]
 fn every_key_of_a_step_is_typed() {
     let loaded = Project::body(
-        r#"  "resources": {"pools": {"net": {"size": 4, "scope": "machine"}}},
+        r#"  "resources": {"pools": {"net": {"size": 4, "scope": "run"}}},
   "steps": {
     "first": {"run": ["true"]},
     "a": {
@@ -81,7 +81,7 @@ fn every_key_of_a_step_is_typed() {
     assert_eq!(step.timeout.unwrap().as_secs(), 7200);
     assert_eq!(step.policy.as_ref().unwrap().value, Policy::Sample);
     assert!(step.allow_failure);
-    assert!(loaded.workflow.resources.pools["net"].machine);
+    assert_eq!(loaded.workflow.resources.pools["net"].size, 4);
 }
 
 #[test]

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use indexmap::IndexMap;
 
 use super::Expander;
-use crate::api::{ParamFault, Work};
-use crate::base::suggest;
+use crate::api::Work;
 use crate::graph::eval::{self, Context};
 use crate::graph::matrix::Combo;
 use crate::graph::pattern::normal;
@@ -36,7 +35,7 @@ impl Expander<'_> {
                 let value = Value::Map(map);
                 if let Err(fault) = found.check(&value.identity()) {
                     let place = locate(with, &fault.path).or(stage.span);
-                    let (message, hint) = worded(&stage.value, &fault);
+                    let (message, hint) = fault.worded(&stage.value);
                     self.fault(place, message, Some(hint));
                     return None;
                 }
@@ -181,7 +180,7 @@ impl Expander<'_> {
                     let with_value = Value::Map(map);
                     if let Err(fault) = (info.check)(&with_value.identity()) {
                         let place = locate(with, &fault.path).or(name.span);
-                        let (message, hint) = worded(&name.value, &fault);
+                        let (message, hint) = fault.worded(&name.value);
                         self.fault(place, message, Some(hint));
                         continue;
                     }
@@ -202,20 +201,28 @@ impl Expander<'_> {
                 ServiceAction::Simulator { with, .. } => with.for_each_late(&mut note),
                 ServiceAction::Command(action) => action.for_each_late(&mut note),
             }
+            let hint = "give it a fixed port, or start both in one service";
             if others {
-                self.fault(
-                    service.span,
-                    format!("not yet: service '{}' refers to another service", def.id),
-                    Some("give it a fixed port, or start both in one service".to_owned()),
-                );
+                let message = format!("not yet: service '{}' refers to another service", def.id);
+                self.fault(service.span, message, Some(hint.to_owned()));
             }
             let workflow = self.scopes.scopes[def.scope].workflow;
-            let env: Option<BTreeMap<_, _>> = workflow
-                .env
-                .iter()
-                .chain(&service.env)
-                .map(|(name, expr)| Some((name.clone(), self.eval(expr, &ctx)?)))
-                .collect();
+            let mut env = Some(BTreeMap::new());
+            for (name, expr) in workflow.env.iter().chain(&service.env) {
+                let value = self.eval(expr, &ctx);
+                let mut others = false;
+                let mut note = |late: &Late| others |= matches!(late, Late::Service { .. });
+                value.iter().for_each(|value| value.for_each_late(&mut note));
+                if others {
+                    let message =
+                        format!("not yet: the variable '{name}' of service '{}' refers to a service", def.id);
+                    self.fault(expr.span, message, Some(hint.to_owned()));
+                }
+                env = env.zip(value).map(|(mut env, value)| {
+                    env.insert(name.clone(), value);
+                    env
+                });
+            }
             let files: Option<Vec<String>> = service
                 .identity_files
                 .iter()
@@ -265,48 +272,4 @@ fn locate(with: &IndexMap<String, Expr>, path: &str) -> Option<Span> {
         };
     }
     expr.span
-}
-
-/// A parameter that does not fit, in words, and what to do.
-fn worded(owner: &str, fault: &ParamFault) -> (String, String) {
-    let text = fault.message.as_str();
-    let named = |start: &str| text.strip_prefix(start)?.split('`').next();
-    let choices = || text.split(", expected").nth(1).unwrap_or_default().split('`').skip(1).step_by(2);
-    let see = || format!("see: flow stages {owner}");
-    let place = match fault.path.as_str() {
-        "" => owner.to_owned(),
-        path => format!("parameter '{path}' of {owner}"),
-    };
-    if let Some(name) = named("unknown field `") {
-        let path = if fault.path.is_empty() { name } else { &fault.path };
-        let hint = suggest::hint(name, choices()).unwrap_or_else(see);
-        return (format!("{owner} has no parameter '{path}'"), hint);
-    }
-    if let Some(name) = named("missing field `") {
-        let hint = format!("add \"{name}\" under 'with'; {}", see());
-        return (format!("{place} needs '{name}'"), hint);
-    }
-    if let Some(name) = named("unknown variant `") {
-        let hint = suggest::hint(name, choices()).unwrap_or_else(see);
-        return (format!("{place}: '{name}' is no choice"), hint);
-    }
-    let wrong = text.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
-    if let Some((found, expected)) = wrong {
-        let expected = match expected {
-            "a sequence" => "a list",
-            "a map" => "an object",
-            "a string" => "text",
-            other => other,
-        };
-        let found = match found.split(' ').next() {
-            Some("integer" | "floating") => "a number",
-            Some("string") => "text",
-            Some("sequence") => "a list",
-            Some("map") => "an object",
-            Some("boolean") => "true or false",
-            _ => found,
-        };
-        return (format!("{place}: expected {expected}, found {found}"), see());
-    }
-    (format!("{place}: {text}"), see())
 }

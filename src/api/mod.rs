@@ -6,6 +6,6 @@ mod stage;
 mod wording;
 
 pub use context::{CancelToken, InputFile, Previous, StageContext};
-pub use signature::{Arity, InputPort, OutputPort, Signature, Work};
-pub use stage::{Catalog, Done, ParamFault, SimulatorInfo, Stage, StageError, parse_params};
+pub use signature::{Arity, InputPort, NoParams, OutputPort, Signature, Work};
+pub use stage::{Catalog, Done, ParamFault, SimulatorInfo, Stage, StageError, check_params, parse_params};
 pub use wording::{needs_parameter, no_parameter};

@@ -21,6 +21,86 @@ pub struct Signature {
     pub work: Work,
 }
 
+impl Signature {
+    /// A stage with the parameters `P` that does pure CPU work: no ports and no repetition unless added below.
+    pub fn new<P: schemars::JsonSchema>(doc: &'static str) -> Self {
+        Self::with_schema(doc, schemars::schema_for!(P))
+    }
+
+    /// Like [`Signature::new`], for parameters that no type describes.
+    pub fn with_schema(doc: &'static str, params: schemars::Schema) -> Self {
+        Self {
+            doc,
+            params,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            policy: Policy::Pure,
+            retry: None,
+            work: Work::Cpu,
+        }
+    }
+
+    /// Adds an input of exactly one file.
+    #[must_use]
+    pub fn input(self, name: &'static str, doc: &'static str) -> Self {
+        self.port(name, Arity::One, doc)
+    }
+
+    /// Adds an input of one file or none.
+    #[must_use]
+    pub fn optional_input(self, name: &'static str, doc: &'static str) -> Self {
+        self.port(name, Arity::Optional, doc)
+    }
+
+    /// Adds an input of any number of files, in the order given.
+    #[must_use]
+    pub fn input_list(self, name: &'static str, doc: &'static str) -> Self {
+        self.port(name, Arity::Many, doc)
+    }
+
+    fn port(mut self, name: &'static str, arity: Arity, doc: &'static str) -> Self {
+        self.inputs.push(InputPort { name, arity, doc });
+        self
+    }
+
+    /// Adds an output that every step declares.
+    #[must_use]
+    pub fn output(mut self, name: &'static str, doc: &'static str) -> Self {
+        self.outputs.push(OutputPort { name, optional: false, doc });
+        self
+    }
+
+    /// Adds an output that a step may leave out.
+    #[must_use]
+    pub fn optional_output(mut self, name: &'static str, doc: &'static str) -> Self {
+        self.outputs.push(OutputPort { name, optional: true, doc });
+        self
+    }
+
+    /// Sets what `cache: auto` means.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Sets the repetition for steps that do not say.
+    #[must_use]
+    pub fn retry(self, retry: Retry) -> Self {
+        Self { retry: Some(retry), ..self }
+    }
+
+    /// Sets what kind of work it is.
+    #[must_use]
+    pub fn work(self, work: Work) -> Self {
+        Self { work, ..self }
+    }
+}
+
+/// The parameters of a stage that has none.
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
 /// A named input.
 #[derive(Clone, Debug)]
 pub struct InputPort {

@@ -94,6 +94,11 @@ pub fn parse_params<P: DeserializeOwned>(with: &Value) -> Result<P, ParamFault> 
     })
 }
 
+/// [`Stage::check`] of a stage whose parameters `P` say all there is to check.
+pub fn check_params<P: DeserializeOwned>(with: &Value) -> Result<(), ParamFault> {
+    parse_params::<P>(with).map(drop)
+}
+
 /// A built-in service simulator, as `flow check` and the docs see it.
 #[derive(Clone)]
 pub struct SimulatorInfo {

@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::{Arity, InputPort, OutputPort, Work};
 use crate::api::{Catalog, Done, ParamFault, Signature, Stage, StageContext, StageError};
 use crate::error::Result;
-use crate::model::Policy;
 
 use super::{LoadRequest, Loaded, load_value};
 
@@ -276,15 +274,12 @@ impl Stage for Closure {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "A function of the program that declares the workflow.",
-            params: schemars::Schema::from(true),
-            inputs: vec![InputPort { name: "*", arity: Arity::Many, doc: "any" }],
-            outputs: vec![OutputPort { name: "*", optional: true, doc: "any" }],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        Signature::with_schema(
+            "A function of the program that declares the workflow.",
+            schemars::Schema::from(true),
+        )
+        .input_list("*", "any")
+        .optional_output("*", "any")
     }
 
     fn check(&self, _with: &Value) -> std::result::Result<(), ParamFault> {

@@ -8,10 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::api::{
-    Arity, Catalog, Done, InputPort, OutputPort, ParamFault, Signature, SimulatorInfo, Stage, StageContext,
-    StageError, Work,
-};
+use crate::api::{Catalog, Done, ParamFault, Signature, SimulatorInfo, Stage, StageContext, StageError};
 use crate::error::{Error, Result};
 use crate::model::Policy;
 use crate::observe::diagnostic::draw;
@@ -36,29 +33,23 @@ impl Stage for Fake {
     }
 
     fn signature(&self) -> Signature {
-        let port = |port: &'static str| (port.trim_end_matches(['?', '*']), port.chars().last());
-        Signature {
-            doc: "",
-            params: schemars::json_schema!({"type": "object", "properties": {"url": {"type": "string"}}}),
-            inputs: self
-                .inputs
-                .iter()
-                .map(|text| match port(text) {
-                    (name, Some('?')) => InputPort { name, arity: Arity::Optional, doc: "" },
-                    ("", _) => InputPort { name: "*", arity: Arity::Many, doc: "" },
-                    (name, Some('*')) => InputPort { name, arity: Arity::Many, doc: "" },
-                    (name, _) => InputPort { name, arity: Arity::One, doc: "" },
-                })
-                .collect(),
-            outputs: self
-                .outputs
-                .iter()
-                .map(|text| OutputPort { name: port(text).0, optional: text.ends_with('?'), doc: "" })
-                .collect(),
-            policy: self.policy.clone(),
-            retry: None,
-            work: Work::Cpu,
+        let params = schemars::json_schema!({"type": "object", "properties": {"url": {"type": "string"}}});
+        let mut signature = Signature::with_schema("", params).policy(self.policy.clone());
+        for text in self.inputs {
+            signature = match (text.trim_end_matches(['?', '*']), text.chars().last()) {
+                ("", _) => signature.input_list("*", ""),
+                (name, Some('?')) => signature.optional_input(name, ""),
+                (name, Some('*')) => signature.input_list(name, ""),
+                (name, _) => signature.input(name, ""),
+            };
         }
+        for text in self.outputs {
+            signature = match text.strip_suffix('?') {
+                Some(name) => signature.optional_output(name, ""),
+                None => signature.output(text.trim_end_matches('*'), ""),
+            };
+        }
+        signature
     }
 
     fn check(&self, _with: &Value) -> std::result::Result<(), ParamFault> {

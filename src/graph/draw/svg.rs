@@ -11,7 +11,7 @@ const HEAD: f64 = 34.0;
 /// Longer lines are cut in the middle; the whole text is in the tooltip.
 const MOST_LETTERS: usize = 40;
 
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 :root{color-scheme:light dark}
 .back{fill:#fff}
 .box,.service{fill:#f3f6fa;stroke:#5b6b80}

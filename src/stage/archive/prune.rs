@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::METADATA;
-use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
-    parse_params,
-};
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 use crate::base::files::{Stat, remove_any};
 use crate::model::Policy;
 
@@ -79,8 +76,8 @@ impl Stage for Prune {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Removes old versions from a directory of versions.\n\
+        Signature::new::<Params>(
+            "Removes old versions from a directory of versions.\n\
                 \n\
                 A version is a directory that holds a metadata.json; everything else in 'directory' is left alone and listed. The 'keep'\n\
                 newest by modification time of the directory stay (of equally old ones the later name), so do those in 'keep_ids', those\n\
@@ -88,21 +85,10 @@ impl Stage for Prune {
                 restores it again. Order it after the step that makes versions with 'needs'. The policy is never: it runs whenever it is\n\
                 selected. Report: dry_run, removed, kept (name, reason: newest, current or keep_ids), missing (keep_ids that are not\n\
                 there), ignored.",
-            params: schemars::schema_for!(Params),
-            inputs: vec![InputPort {
-                name: "current",
-                arity: Arity::Many,
-                doc: "versions that stay: their directories, or files in them",
-            }],
-            outputs: vec![OutputPort {
-                name: "report",
-                optional: true,
-                doc: "JSON: what was removed and what stays",
-            }],
-            policy: Policy::Never,
-            retry: None,
-            work: Work::Cpu,
-        }
+        )
+        .input_list("current", "versions that stay: their directories, or files in them")
+        .optional_output("report", "JSON: what was removed and what stays")
+        .policy(Policy::Never)
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {

@@ -10,12 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::METADATA;
-use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
-    parse_params,
-};
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 use crate::base::{canonical, digest::Digest};
-use crate::model::Policy;
 
 /// Where a version is put together before it has its name.
 const PARTIAL: &str = ".partial";
@@ -65,8 +61,8 @@ impl Stage for Version {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Keeps files together as a version named by their content.\n\
+        Signature::new::<Params>(
+            "Keeps files together as a version named by their content.\n\
                 \n\
                 Writes one directory, named by the first 16 hex digits of the version's digest, into the output 'versions' (an\n\
                 'append' directory, so that versions gather there): the files under their own names, those of an input named in\n\
@@ -74,21 +70,9 @@ impl Stage for Version {
                 unchanged data makes no new version. metadata.json: version (the full digest), format, files (role = input, name, bytes, BLAKE3\n\
                 digest; by name), params; no time: when a version was made is in the run record. The version's digest is that of\n\
                 the canonical JSON of the rest of metadata.json, so it covers every byte in the directory.",
-            params: schemars::schema_for!(Params),
-            inputs: vec![InputPort {
-                name: "*",
-                arity: Arity::Many,
-                doc: "files or directories to keep; the input's name is their role",
-            }],
-            outputs: vec![OutputPort {
-                name: "versions",
-                optional: false,
-                doc: "directory that gets the version",
-            }],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        )
+        .input_list("*", "files or directories to keep; the input's name is their role")
+        .output("versions", "directory that gets the version")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {

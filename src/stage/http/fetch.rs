@@ -9,9 +9,7 @@ use serde_json::{Map, Value, json};
 use super::params::{Expect, Params, secrets_as_text};
 use super::policy::{self, Conditions};
 use super::transfer::{Answer, Body, Transfer};
-use crate::api::{
-    Done, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work, parse_params,
-};
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, Work, parse_params};
 use crate::base::clock;
 use crate::base::http::shown;
 use crate::model::{Policy, Retry};
@@ -35,19 +33,11 @@ impl Stage for Fetch {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: DOC,
-            params: schemars::schema_for!(Params),
-            inputs: Vec::new(),
-            outputs: vec![OutputPort { name: "body", optional: false, doc: "The body, unpacked." }],
-            policy: Policy::Validate,
-            retry: Some(Retry {
-                max: 3,
-                backoff: Duration::from_secs(1),
-                max_backoff: Duration::from_secs(60),
-            }),
-            work: Work::Wait,
-        }
+        Signature::new::<Params>(DOC)
+            .output("body", "The body, unpacked.")
+            .policy(Policy::Validate)
+            .retry(Retry { max: 3, backoff: Duration::from_secs(1), max_backoff: Duration::from_secs(60) })
+            .work(Work::Wait)
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {

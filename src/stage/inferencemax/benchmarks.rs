@@ -7,11 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::api::{
-    Arity, Done, InputFile, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError,
-    Work, parse_params,
-};
-use crate::model::Policy;
+use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 
 use super::cells::{self, Depth, RawObject, Row};
 use super::tables;
@@ -271,37 +267,16 @@ impl Stage for Benchmarks {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Turns response bodies of the newer API into one CSV: bodies by model id, rows by isl, then osl; nested objects flattened, lists as JSON text. The report counts every row: kept, dropped or failed by reason.",
-            params: schemars::schema_for!(Params),
-            inputs: vec![
-                InputPort {
-                    name: "benchmarks",
-                    arity: Arity::Many,
-                    doc: "bodies of /benchmarks, one per model",
-                },
-                InputPort {
-                    name: "availability",
-                    arity: Arity::Many,
-                    doc: "body of /availability, if there is one",
-                },
-            ],
-            outputs: vec![
-                OutputPort {
-                    name: "csv",
-                    optional: false,
-                    doc: "one row per benchmark result; latencies in s",
-                },
-                OutputPort {
-                    name: "report",
-                    optional: true,
-                    doc: "{\"rows\", \"kept\", \"dropped\": {reason: n}, \"failed\": {reason: n}, \"models\", \"availability\"}",
-                },
-            ],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        Signature::new::<Params>(
+            "Turns response bodies of the newer API into one CSV: bodies by model id, rows by isl, then osl; nested objects flattened, lists as JSON text. The report counts every row: kept, dropped or failed by reason.",
+        )
+        .input_list("benchmarks", "bodies of /benchmarks, one per model")
+        .input_list("availability", "body of /availability, if there is one")
+        .output("csv", "one row per benchmark result; latencies in s")
+        .optional_output(
+            "report",
+            "{\"rows\", \"kept\", \"dropped\": {reason: n}, \"failed\": {reason: n}, \"models\", \"availability\"}",
+        )
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {

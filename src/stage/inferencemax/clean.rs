@@ -15,13 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
-    parse_params,
-};
-use crate::model::Policy;
+use crate::api::{Done, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 
-use super::{NoParams, cells, wrap};
+use super::{cells, wrap};
 
 /// The stage.
 #[derive(Clone, Copy, Debug)]
@@ -195,31 +191,23 @@ impl Stage for Clean {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Judges one saved file by the six cleaning rules; never fails on content. An invalid file is copied to `quarantined`, nothing is deleted. Names holding README or summary are skipped.",
-            params: schemars::schema_for!(NoParams),
-            inputs: vec![InputPort { name: "file", arity: Arity::One, doc: "a saved file" }],
-            outputs: vec![
-                OutputPort {
-                    name: "data",
-                    optional: true,
-                    doc: "{\"metadata\", \"data\"} of a valid file: the items that are objects, order and number text kept",
-                },
-                OutputPort { name: "quarantined", optional: true, doc: "a copy of an invalid file" },
-                OutputPort {
-                    name: "verdict",
-                    optional: false,
-                    doc: "{\"file\", \"ok\", \"code\", \"bytes\", \"points\", \"valid_points\"}, \"message\", \"skipped\"",
-                },
-            ],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        Signature::new::<NoParams>(
+            "Judges one saved file by the six cleaning rules; never fails on content. An invalid file is copied to `quarantined`, nothing is deleted. Names holding README or summary are skipped.",
+        )
+        .input("file", "a saved file")
+        .optional_output(
+            "data",
+            "{\"metadata\", \"data\"} of a valid file: the items that are objects, order and number text kept",
+        )
+        .optional_output("quarantined", "a copy of an invalid file")
+        .output(
+            "verdict",
+            "{\"file\", \"ok\", \"code\", \"bytes\", \"points\", \"valid_points\"}, \"message\", \"skipped\"",
+        )
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
-        parse_params::<NoParams>(with).map(drop)
+        check_params::<NoParams>(with)
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {

@@ -4,11 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
-    parse_params,
-};
-use crate::model::Policy;
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 
 use super::clean::{Code, Verdict};
 
@@ -64,27 +60,18 @@ impl Stage for CleanReport {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Gathers the verdicts of inferencemax.clean in name order, writes the report, then fails if a file is invalid and `on_invalid` is `fail`.",
-            params: schemars::schema_for!(Params),
-            inputs: vec![InputPort {
-                name: "verdicts",
-                arity: Arity::Many,
-                doc: "verdicts of inferencemax.clean",
-            }],
-            outputs: vec![OutputPort {
-                name: "report",
-                optional: false,
-                doc: "{\"files\": [{\"file\", \"ok\", \"code\", \"bytes\", \"points\", \"valid_points\"}], \"skipped\": [file]}",
-            }],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        Signature::new::<Params>(
+            "Gathers the verdicts of inferencemax.clean in name order, writes the report, then fails if a file is invalid and `on_invalid` is `fail`.",
+        )
+        .input_list("verdicts", "verdicts of inferencemax.clean")
+        .output(
+            "report",
+            "{\"files\": [{\"file\", \"ok\", \"code\", \"bytes\", \"points\", \"valid_points\"}], \"skipped\": [file]}",
+        )
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
-        parse_params::<Params>(with).map(drop)
+        check_params::<Params>(with)
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {

@@ -6,13 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
-    parse_params,
-};
-use crate::model::Policy;
+use crate::api::{Done, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 
-use super::NoParams;
 use super::cells::{self, Depth, RawObject, Row};
 
 /// The stage.
@@ -119,23 +114,18 @@ impl Stage for Convert {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Turns the records of one cleaned file into rows of text cells: nested objects flattened one level ({parent}_{child}), True / False, null empty, numbers in shortest round-trip form. The kind comes from metadata.url.",
-            params: schemars::schema_for!(NoParams),
-            inputs: vec![InputPort { name: "data", arity: Arity::One, doc: "a cleaned file" }],
-            outputs: vec![OutputPort {
-                name: "rows",
-                optional: false,
-                doc: "{\"kind\": \"e2e\" | \"interactivity\" | null, \"reason\", \"skipped\", \"rows\": [{column: cell}]}",
-            }],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        Signature::new::<NoParams>(
+            "Turns the records of one cleaned file into rows of text cells: nested objects flattened one level ({parent}_{child}), True / False, null empty, numbers in shortest round-trip form. The kind comes from metadata.url.",
+        )
+        .input("data", "a cleaned file")
+        .output(
+            "rows",
+            "{\"kind\": \"e2e\" | \"interactivity\" | null, \"reason\", \"skipped\", \"rows\": [{column: cell}]}",
+        )
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
-        parse_params::<NoParams>(with).map(drop)
+        check_params::<NoParams>(with)
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {

@@ -9,13 +9,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
-    parse_params,
-};
-use crate::model::Policy;
+use crate::api::{Done, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 
-use super::NoParams;
 use super::hardware::{DashboardPrice, FALLBACK, Owner, Purchase, base_gpu, cost_per_million};
 
 /// The stage.
@@ -105,30 +100,19 @@ impl Stage for Enrich {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Adds to each row of the newer API's CSV the costs of both models (US$) and tokens/s per MW. Unknown GPUs are reported and never priced silently.",
-            params: schemars::schema_for!(NoParams),
-            inputs: vec![InputPort { name: "csv", arity: Arity::One, doc: "CSV of inferencemax.api" }],
-            outputs: vec![
-                OutputPort {
-                    name: "enriched",
-                    optional: false,
-                    doc: "{\"note\", \"rows\": [costs]}, row i for record i",
-                },
-                OutputPort {
-                    name: "report",
-                    optional: true,
-                    doc: "{\"rows\", \"unknown_hardware\": {gpu: n}, \"fallback\", \"no_dashboard_price\": {gpu: n}, \"no_throughput\"}",
-                },
-            ],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        Signature::new::<NoParams>(
+            "Adds to each row of the newer API's CSV the costs of both models (US$) and tokens/s per MW. Unknown GPUs are reported and never priced silently.",
+        )
+        .input("csv", "CSV of inferencemax.api")
+        .output("enriched", "{\"note\", \"rows\": [costs]}, row i for record i")
+        .optional_output(
+            "report",
+            "{\"rows\", \"unknown_hardware\": {gpu: n}, \"fallback\", \"no_dashboard_price\": {gpu: n}, \"no_throughput\"}",
+        )
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
-        parse_params::<NoParams>(with).map(drop)
+        check_params::<NoParams>(with)
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {

@@ -17,8 +17,6 @@ pub mod wrap;
 #[cfg(test)]
 mod pipeline_test;
 
-use serde::Deserialize;
-
 use crate::api::Catalog;
 
 /// Adds this domain's stages.
@@ -32,8 +30,3 @@ pub fn register(catalog: &mut Catalog) {
     catalog.add(benchmarks::Benchmarks);
     catalog.add(enrich::Enrich);
 }
-
-/// The parameters of a stage that has none.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct NoParams {}

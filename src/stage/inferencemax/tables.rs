@@ -5,12 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::api::{
-    Arity, Done, InputFile, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError,
-    Work, parse_params,
+    Done, InputFile, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params,
 };
-use crate::model::Policy;
 
-use super::NoParams;
 use super::cells::Row;
 use super::columns::{self, Column};
 use super::convert::{Kind, Rows};
@@ -70,27 +67,17 @@ impl Stage for Tables {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Gathers the rows of inferencemax.convert in name order into one CSV per kind (comma, CRLF, minimal quoting) and writes the dictionary of their columns: units and meanings, unknown columns named.",
-            params: schemars::schema_for!(NoParams),
-            inputs: vec![InputPort { name: "rows", arity: Arity::Many, doc: "rows of inferencemax.convert" }],
-            outputs: vec![
-                OutputPort { name: "e2e", optional: false, doc: "CSV: x is the end-to-end latency in s" },
-                OutputPort {
-                    name: "interactivity",
-                    optional: false,
-                    doc: "CSV: x is the interactivity in tok/s/user",
-                },
-                OutputPort { name: "columns", optional: true, doc: "[{\"name\", \"unit\", \"meaning\"}]" },
-            ],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        Signature::new::<NoParams>(
+            "Gathers the rows of inferencemax.convert in name order into one CSV per kind (comma, CRLF, minimal quoting) and writes the dictionary of their columns: units and meanings, unknown columns named.",
+        )
+        .input_list("rows", "rows of inferencemax.convert")
+        .output("e2e", "CSV: x is the end-to-end latency in s")
+        .output("interactivity", "CSV: x is the interactivity in tok/s/user")
+        .optional_output("columns", "[{\"name\", \"unit\", \"meaning\"}]")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
-        parse_params::<NoParams>(with).map(drop)
+        check_params::<NoParams>(with)
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {

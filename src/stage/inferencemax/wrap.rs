@@ -7,11 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
-    parse_params,
-};
-use crate::model::Policy;
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 
 use super::{cells, json_text};
 
@@ -115,19 +111,15 @@ impl Stage for Wrap {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Puts a response body (a bare JSON array) into the saved-file form {\"metadata\": {\"model\", \"sequence\", \"url\"}, \"data\"}. Number text and order are kept; the metadata holds no times.",
-            params: schemars::schema_for!(Params),
-            inputs: vec![InputPort { name: "body", arity: Arity::One, doc: "response body: a JSON array" }],
-            outputs: vec![OutputPort { name: "file", optional: false, doc: "the saved file" }],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        Signature::new::<Params>(
+            "Puts a response body (a bare JSON array) into the saved-file form {\"metadata\": {\"model\", \"sequence\", \"url\"}, \"data\"}. Number text and order are kept; the metadata holds no times.",
+        )
+        .input("body", "response body: a JSON array")
+        .output("file", "the saved file")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
-        parse_params::<Params>(with).map(drop)
+        check_params::<Params>(with)
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {

@@ -11,12 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::values;
-use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
-    parse_params,
-};
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 use crate::base::suggest;
-use crate::model::Policy;
 
 /// The templates that come with flow, by name.
 const BUILT_IN: [(&str, &str); 1] = [("inferencemax", include_str!("templates/inferencemax.md.j2"))];
@@ -51,8 +47,8 @@ impl Stage for Report {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Writes a Markdown page from a template and the files it is about.\n\
+        Signature::new::<Params>(
+            "Writes a Markdown page from a template and the files it is about.\n\
                 \n\
                 The template language is Jinja's (minijinja). A template sees every other input under its name, several files as a\n\
                 list: .json parsed; .csv as columns (names), rows (their number) and table (rows: column -> text); anything else as\n\
@@ -63,21 +59,13 @@ impl Stage for Report {
                 \n\
                 Built-in template 'inferencemax': inputs merged (CSV), columns, clean, join, verify (the JSON reports of those stages);\n\
                 each but merged may be left out.",
-            params: schemars::schema_for!(Params),
-            inputs: vec![InputPort {
-                name: "*",
-                arity: Arity::Many,
-                doc: "files the template sees under the input's name; one may be the template",
-            }],
-            outputs: vec![OutputPort { name: "report", optional: false, doc: "the page" }],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        )
+        .input_list("*", "files the template sees under the input's name; one may be the template")
+        .output("report", "the page")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
-        parse_params::<Params>(with).map(|_| ())
+        check_params::<Params>(with)
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {

@@ -11,11 +11,7 @@ use self::difference::between;
 use self::summary::{Change, Columns, Summary};
 use super::csv::{LineEnd, Table, TableWriter};
 use super::keys::{self, Groups};
-use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
-    parse_params,
-};
-use crate::model::Policy;
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 
 /// The columns of the output `changes` after the key.
 const CHANGE_COLUMNS: [&str; 6] = ["column", "old", "new", "absolute", "relative", "beyond_noise"];
@@ -83,8 +79,8 @@ impl Stage for Compare {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Compares two versions of a CSV table by key.\n\
+        Signature::new::<Params>(
+            "Compares two versions of a CSV table by key.\n\
                 \n\
                 Keys are compared as text and must be unique in both tables (with 'spread': unique together with those columns);\n\
                 otherwise the stage refuses, naming keys, files and lines. Cells are compared as numbers where both are numbers,\n\
@@ -98,24 +94,12 @@ impl Stage for Compare {
                 changed (values beyond noise by column, columns without one left out), within_noise likewise, the keys added and\n\
                 removed, the columns compared and those of one table. With 'fail_on' the stage fails after all outputs are written:\n\
                 declare them 'on_failure' to keep them.",
-            params: schemars::schema_for!(Params),
-            inputs: vec![
-                InputPort { name: "old", arity: Arity::One, doc: "CSV with a header: the earlier version" },
-                InputPort { name: "new", arity: Arity::One, doc: "CSV with a header: the later version" },
-            ],
-            outputs: vec![
-                OutputPort {
-                    name: "changes",
-                    optional: true,
-                    doc: "CSV: key columns, column, old, new, absolute, relative, beyond_noise",
-                },
-                OutputPort { name: "summary", optional: true, doc: "JSON: counts and one-sided keys" },
-                OutputPort { name: "markdown", optional: true, doc: "the same as a page" },
-            ],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        )
+        .input("old", "CSV with a header: the earlier version")
+        .input("new", "CSV with a header: the later version")
+        .optional_output("changes", "CSV: key columns, column, old, new, absolute, relative, beyond_noise")
+        .optional_output("summary", "JSON: counts and one-sided keys")
+        .optional_output("markdown", "the same as a page")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {

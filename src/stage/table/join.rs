@@ -11,11 +11,7 @@ use self::layout::Layout;
 use self::report::{Conflict, Report, duplicate_error, one_sided_error, share};
 use super::csv::{LineEnd, Row, Table, TableWriter};
 use super::keys;
-use crate::api::{
-    Arity, Done, InputPort, OutputPort, ParamFault, Signature, Stage, StageContext, StageError, Work,
-    parse_params,
-};
-use crate::model::Policy;
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 
 /// The stage.
 pub struct Join;
@@ -97,8 +93,8 @@ impl Stage for Join {
     }
 
     fn signature(&self) -> Signature {
-        Signature {
-            doc: "Joins two CSV tables by key.\n\
+        Signature::new::<Params>(
+            "Joins two CSV tables by key.\n\
                 \n\
                 Keys are compared as text ('8' and '8.0' differ). Columns of the result: those of the left table without the value\n\
                 columns, the left table's value columns with its prefix, the right table's with its own, then the columns that only\n\
@@ -111,27 +107,11 @@ impl Stage for Join {
                 joined row: key and columns), match_rate = matched / (matched + left only + right only) counted in keys (null without\n\
                 any key), rows and dropped rows per side, completeness (share of filled cells) of each value column, columns of one\n\
                 side. It is written before the stage fails for duplicate or one-sided keys: declare it 'on_failure' to keep it.",
-            params: schemars::schema_for!(Params),
-            inputs: vec![
-                InputPort {
-                    name: "left",
-                    arity: Arity::One,
-                    doc: "CSV with a header; decides order and shared columns",
-                },
-                InputPort { name: "right", arity: Arity::One, doc: "CSV with a header" },
-            ],
-            outputs: vec![
-                OutputPort { name: "csv", optional: false, doc: "the joined table" },
-                OutputPort {
-                    name: "report",
-                    optional: true,
-                    doc: "JSON: what matched, what did not, what disagreed",
-                },
-            ],
-            policy: Policy::Pure,
-            retry: None,
-            work: Work::Cpu,
-        }
+        )
+        .input("left", "CSV with a header; decides order and shared columns")
+        .input("right", "CSV with a header")
+        .output("csv", "the joined table")
+        .optional_output("report", "JSON: what matched, what did not, what disagreed")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""flow beside ninja and make on the same tree, in one call: medians of CPU and wall seconds and peak memory, ratios to ninja.
+
+    bench/compare.py noop [--nodes 10000] [--runs 7]    nothing to do, on a tree that the tool itself built
+    bench/compare.py cold [--nodes 1000]  [--runs 5]    everything to do: outputs and state are removed before each run
+
+CPU seconds hold all programs that were started. The tools take turns. `noop` first checks that touching every source runs nothing
+and that an edit of one is seen. Needs ninja and make in PATH (Debian: ninja-build, make); --flow names the binary.
+"""
+import argparse
+import glob
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STATE = {"flow": ["out", "cache"], "ninja": ["out", ".ninja_log", ".ninja_deps"], "make": ["out"]}
+
+
+def once(command, cwd):
+    """(CPU seconds, wall seconds, peak MiB) of one run with its children."""
+    begun = time.monotonic()
+    text = f'cd "$1" && exec {command} >/dev/null 2>&1'
+    pid = os.posix_spawnp("sh", ["sh", "-c", text, "sh", cwd], os.environ)
+    _, status, usage = os.wait4(pid, 0)
+    if status:
+        sys.exit(f"{command}: status {status}")
+    return usage.ru_utime + usage.ru_stime, time.monotonic() - begun, usage.ru_maxrss / 1024
+
+
+def clear(tool, tree):
+    for name in STATE[tool]:
+        path = f"{tree}/{name}"
+        shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.path.exists(path) and os.remove(path)
+    for directory in range(64):
+        os.makedirs(f"{tree}/out/{directory:02d}", exist_ok=True)
+
+
+def check_flow(flow, tree):
+    """Touching all sources runs nothing; an edit of one runs something, once."""
+
+    def ran():
+        run = subprocess.run([flow, "run", "flow.json", "--json"], cwd=tree, check=True, capture_output=True, text=True)
+        return json.loads(run.stdout)["counts"]["ran"]
+
+    time.sleep(0.1)
+    for path in glob.glob(f"{tree}/src/*/*"):
+        os.utime(path)
+    assert ran() == 0, "touching the sources ran something"
+    source = random.choice(sorted(glob.glob(f"{tree}/src/*/*")))
+    with open(source, "r+") as f:
+        f.write("EDITED")
+    edited = ran()
+    assert edited > 0 or not used(tree, source), f"the edit of {source} was not seen"
+    assert ran() == 0
+    ran()
+    print(f"edit of {os.path.relpath(source, tree)}: {edited} commands ran")
+
+
+def used(tree, source):
+    with open(f"{tree}/flow.json") as f:
+        return f'"{os.path.relpath(source, tree)}"' in f.read()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["noop", "cold"])
+    parser.add_argument("--nodes", type=int)
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--flow", default=os.path.join(HERE, "../target/release/flow"))
+    args = parser.parse_args()
+    nodes = args.nodes or {"noop": 10000, "cold": 1000}[args.what]
+    runs = args.runs or {"noop": 7, "cold": 5}[args.what]
+    flow = os.path.abspath(args.flow)
+    commands = {"flow": f"{flow} run flow.json -q", "ninja": "ninja --quiet", "make": "make -s -j2 all"}
+    base = tempfile.mkdtemp(prefix="flow-bench-")
+    try:
+        trees = {tool: f"{base}/{tool}" for tool in commands}
+        for tree in trees.values():
+            subprocess.run([sys.executable, f"{HERE}/graph.py", "--nodes", str(nodes), "--out", tree], check=True)
+        if args.what == "noop":
+            for tool, command in commands.items():
+                once(command, trees[tool])
+            check_flow(flow, trees["flow"])
+        rows = {tool: [] for tool in commands}
+        for _ in range(runs):
+            for tool, command in commands.items():
+                if args.what == "cold":
+                    clear(tool, trees[tool])
+                rows[tool].append(once(command, trees[tool]))
+        median = {tool: [statistics.median(column) for column in zip(*done)] for tool, done in rows.items()}
+        print(f"{args.what}, {nodes} nodes, median of {runs}, warm page cache, {os.cpu_count()} cores, -j2")
+        print(f"{'':8}{'CPU s':>9}{'wall s':>9}{'MiB':>8}{'CPU/ninja':>11}{'wall/ninja':>11}")
+        for tool, (cpu, wall, mib) in median.items():
+            ratio = cpu / median["ninja"][0], wall / median["ninja"][1]
+            print(f"{tool:8}{cpu:9.3f}{wall:9.3f}{mib:8.0f}{ratio[0]:11.2f}{ratio[1]:11.2f}")
+    finally:
+        shutil.rmtree(base)
+
+
+if __name__ == "__main__":
+    main()

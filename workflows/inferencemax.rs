@@ -11,7 +11,8 @@ fn main() -> ExitCode {
 
 fn workflow() -> Workflow {
     let mut wf = Workflow::new("inferencemax");
-    wf.at(file!());
+    // the same workflow as its JSON form, so the same state: what one form made, the other knows
+    wf.at("workflows/inferencemax.json");
     wf.param("base_url", "${services.dashboard.url}");
     let models =
         wf.param("models", json!(["llama-3_3-70b-instruct-fp8", "gpt-oss-120b", "deepseek-r1-0528"]));

@@ -109,7 +109,15 @@ fn decide(
     if ask && !options.offline {
         return Ok(Verdict::Check { keyed, record });
     }
-    let differing = differing(project, finder, node, &record)?;
+    let mut differing = differing(project, finder, node, &record)?;
+    // not the place changed, but what is wanted there: back to an earlier result
+    if !differing.is_empty()
+        && let Some(row) = project.workspace.node(project.root_file(), &node.id)
+        && row.key != keyed.key
+    {
+        let reason = Reason::Changed(key::changes(&row.manifest, &keyed.manifest));
+        differing.iter_mut().for_each(|(_, of_place)| *of_place = reason.clone());
+    }
     Ok(Verdict::Hit { keyed, record, differing, stale: ask })
 }
 
@@ -120,6 +128,33 @@ fn forced(options: &RunOptions, node: &Node) -> Result<bool> {
         Force::All => Ok(true),
         Force::Matching(text) => means(text, node),
     }
+}
+
+/// A pattern that means nothing is a slip.
+pub(super) fn check_patterns(
+    project: &Project,
+    options: &RunOptions,
+    selection: &crate::graph::Selection,
+) -> Result<()> {
+    let forced = match &options.force {
+        Force::Matching(pattern) => Some(pattern),
+        _ => None,
+    };
+    for (option, pattern) in [("--force", forced), ("--remeasure", options.remeasure.as_ref())] {
+        let Some(pattern) = pattern else { continue };
+        let mut any = false;
+        for ix in &selection.nodes {
+            let node = &project.graph.nodes[*ix];
+            any |= means(pattern, node)? && (option == "--force" || node.policy == Policy::Sample);
+        }
+        if !any {
+            let what = if option == "--force" { "node" } else { "sample" };
+            return Err(Error::usage(format!("{option}={pattern} matches no {what}")).hint(
+                "steps of an included workflow carry its prefix: '*.fetch*'; flow ls FILE lists the nodes",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a pattern of the command line means this node: its id, its step, or a pattern of either.

@@ -38,5 +38,5 @@ pub use plan::{PlanStatus, PlannedNode, plan};
 pub use project::{OpenRequest, Project, locked};
 pub use query::{Explanation, NodeListing, Why, explain, list, orphans, source_key, why};
 pub use recover::recover;
-pub use run::run;
+pub use run::{empty_patterns, run};
 pub use session::{Interrupts, Session, new_run_id};

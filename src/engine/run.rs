@@ -62,6 +62,9 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     let capacity = capacity(project, &session.options);
     let digest = project.plan_digest();
     session.emit(Event::Planned { nodes: selection.nodes.len(), plan_digest: digest.to_string() });
+    for line in empty_patterns(project) {
+        session.note(line);
+    }
     let finder = FactFinder::default();
     finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
     finder.prefetch(
@@ -83,6 +86,26 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
         failure,
         elapsed: session.started.elapsed(),
     })
+}
+
+/// Patterns that match nothing: often a slip, never an error by itself.
+pub fn empty_patterns(project: &Project) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for node in &project.graph.nodes {
+        for input in node.inputs.iter().filter(|input| !input.patterns.is_empty() && input.items.is_empty()) {
+            lines.push(format!(
+                "{}: input {} is empty: nothing matches {}",
+                node.step,
+                input.name,
+                input.patterns.join(", ")
+            ));
+        }
+    }
+    for step in &project.graph.empty_steps {
+        lines.push(format!("{step} has no nodes: an axis of its matrix is empty"));
+    }
+    lines.dedup();
+    lines
 }
 
 /// A node's part in the run.
@@ -126,6 +149,7 @@ struct Coordinator<'s> {
     service_users: Vec<usize>,
     failure: Option<Kind>,
     halting: bool,
+    told_stop: bool,
 }
 
 impl Outputs for Vec<Slot> {
@@ -168,6 +192,7 @@ impl<'s> Coordinator<'s> {
             service_users,
             failure: None,
             halting: false,
+            told_stop: false,
         }
     }
 
@@ -193,6 +218,13 @@ impl<'s> Coordinator<'s> {
                 }
             }
             self.halting |= self.session.stopping();
+            if self.session.stopping() && !self.told_stop {
+                self.told_stop = true;
+                let n = self.scheduler.running();
+                if n > 0 {
+                    self.session.note(format!("stopping; waiting for {n} that run (once more: kill them)"));
+                }
+            }
             if self.halting {
                 // what is needed to finish what runs is not among these
                 for ix in self.scheduler.drain() {

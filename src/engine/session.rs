@@ -84,6 +84,7 @@ impl Session {
         // what is asked wrongly is no run: it leaves no record
         let selection = select(&project.graph, &options.targets)?;
         super::run::check_demands(&project, &options, &selection)?;
+        super::evaluate::check_patterns(&project, &options, &selection)?;
         let run = new_run_id();
         let project_opened = project.opened_ns;
         let scratch = scratch_root(&project)?.join(format!("{}{run}", scratch_prefix(&project)));

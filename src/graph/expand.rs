@@ -50,12 +50,17 @@ pub fn expand(request: &Expansion<'_>) -> Result<Graph> {
     }
     let services = expander.services();
     let on_finish = expander.on_finish(request.workflow);
+    let ids: Vec<String> = expander.scopes.steps.iter().map(|def| def.id.clone()).collect();
     let Expander { nodes, drafts, faults, states, .. } = expander;
     let mut faults = faults.into_inner();
     // nodes stand in declared order of their steps, whatever order expansion took
     let mut order: Vec<NodeIx> = Vec::new();
-    for state in states.into_inner() {
+    let mut empty_steps = Vec::new();
+    for (state, id) in states.into_inner().into_iter().zip(ids) {
         if let State::Done(nodes) = state {
+            if nodes.is_empty() {
+                empty_steps.push(id);
+            }
             order.extend(nodes);
         }
     }
@@ -64,6 +69,7 @@ pub fn expand(request: &Expansion<'_>) -> Result<Graph> {
         file: request.sources.0.first().map(|s| s.name.clone()).unwrap_or_default(),
         files: request.sources.0.iter().map(|s| s.name.clone()).collect(),
         nodes: nodes.into_inner(),
+        empty_steps,
         services,
         resources: request.workflow.resources.clone(),
         on_finish,

@@ -24,6 +24,8 @@ pub struct Graph {
     pub files: Vec<String>,
     /// All nodes; steps in declared order (includes after their file's own), combinations row-major.
     pub nodes: Vec<Node>,
+    /// Steps without nodes: an axis of theirs is empty.
+    pub empty_steps: Vec<String>,
     /// All services.
     pub services: Vec<ServiceNode>,
     /// Run-wide resources.

@@ -78,7 +78,11 @@ pub fn one(graph: &Graph, text: &str) -> Result<BTreeSet<NodeIx>> {
             |node: &'_ super::Node| if text.contains('[') { node.id.clone() } else { node.step.clone() };
         let known: BTreeSet<String> = graph.nodes.iter().map(known).collect();
         let mut error = Error::usage(format!("no node, step or output matches '{text}'"));
-        if let Some(hint) = suggest::hint(text, known.iter().map(String::as_str)) {
+        // of an included workflow
+        let last = |step: &&String| step.rsplit('.').next() == Some(text);
+        if let Some(step) = known.iter().find(last) {
+            error = error.hint(format!("did you mean '{step}'?"));
+        } else if let Some(hint) = suggest::hint(text, known.iter().map(String::as_str)) {
             error = error.hint(hint);
         }
         return Err(error.hint("flow ls FILE lists nodes and outputs"));

@@ -81,7 +81,7 @@ impl Console {
             printer,
             verbosity,
             node_lines: verbosity == Verbosity::Verbose
-                || (verbosity == Verbosity::Normal && !with_bar && progress != ProgressMode::None),
+                || (verbosity == Verbosity::Normal && progress != ProgressMode::None),
             state: Mutex::default(),
             bar: Mutex::new(bar),
         }

@@ -107,7 +107,8 @@ fn force_and_no_cache() {
     let run = w.run(&["--force"]).ok().ran(["a", "b", "c", "other"]);
     assert_eq!(run.node("a")["reason"], "forced");
     w.run(&["--force=b"]).ok().ran(["b"]);
-    w.run(&["--force=[ab]"]).exits(0).ran([]);
+    // brackets are literal
+    w.flow(&["run", "flow.json", "--force=[ab]"]).exits(2).says("matches no node");
     w.run(&["--force={a,other}"]).ok().ran(["a", "other"]);
     w.run(&["--no-cache"]).ok().ran(["a", "b", "c", "other"]);
     // neither read nor written
@@ -405,7 +406,8 @@ fn a_sample_is_measured_again_only_when_asked() {
         "p": {"run": "echo y >> log2; cat m > p", "inputs": {"m": "m"}, "outputs": {"p": "p"}},
     }}));
     w.run(&[]).ok().ran(["m", "p"]);
-    w.run(&["--remeasure", "p"]).ok().all_fresh();
+    w.flow(&["run", "flow.json", "--remeasure", "p"]).exits(2).says("matches no sample");
+    w.flow(&["run", "flow.json", "--force=zzz"]).exits(2).says("matches no node");
     assert_eq!(
         w.run(&["--remeasure", "m*"]).ok().ran(["m", "p"]).node("m")["reason"],
         "measured again (--remeasure)"

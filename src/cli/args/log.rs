@@ -13,7 +13,7 @@ RUN is the id of a run, the beginning or end of one, or `last`.
 Examples:
   flow log                     the runs of this workspace
   flow log show last           what the last run did
-  flow log output merge        what a node of the last run wrote
+  flow log output lengths      what a node of the last run wrote
   flow log diff 7f3a last      nodes whose key or outcome differs"
 )]
 pub struct LogArgs {

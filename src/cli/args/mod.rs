@@ -38,7 +38,7 @@ use later::not_yet;
 Examples:
   flow run workflows/full.json             run what changed
   flow plan workflows/full.json            what would run, and why
-  flow explain workflows/full.json merge   what the key of a node is made of"
+  flow explain workflows/inferencemax.json process.merge   what the key of a node is made of"
 )]
 pub struct Cli {
     /// Options of every command.

@@ -14,8 +14,8 @@ use crate::observe::ProgressMode;
 #[command(after_help = "\
 Examples:
   flow run workflows/full.json
-  flow run workflows/inferencemax.json --set 'models=[\"gpt-oss-120b\"]' merge
-  flow run workflows/full.json --force='fetch*' --json > result.json
+  flow run workflows/inferencemax.json --set 'models=[\"gpt-oss-120b\"]' process.merge
+  flow run workflows/full.json --force='*.fetch*' --json > result.json
 
 Exit status: 0 ok, 1 a step failed, 2 wrong usage, 3 invalid workflow, 4 environment, 70 a bug in flow, 130 and 143 interrupted.")]
 pub struct RunArgs {
@@ -119,7 +119,7 @@ pub struct UpArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
-  flow exec workflows/full.json inferencemax.merge -- env")]
+  flow exec workflows/full.json inferencemax.process.merge -- env")]
 pub struct ExecArgs {
     /// The workflow.
     #[command(flatten)]

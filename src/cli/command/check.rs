@@ -4,15 +4,20 @@ use std::process::ExitCode;
 
 use crate::cli::app::App;
 use crate::cli::args::FileArgs;
+use crate::engine;
 use crate::error::Result;
 
 pub(in crate::cli) fn run(app: &App, args: &FileArgs) -> Result<ExitCode> {
     let project = app.open(args)?;
+    for line in engine::empty_patterns(&project) {
+        app.printer.talk(&format!("note: {line}\n"));
+    }
+    let some = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     app.printer.talk(&format!(
-        "{}: ok, {} nodes, {} services\n",
+        "{}: ok, {}, {}\n",
         project.root_file(),
-        project.graph.nodes.len(),
-        project.graph.services.len()
+        some(project.graph.nodes.len(), "node"),
+        some(project.graph.services.len(), "service")
     ));
     Ok(ExitCode::SUCCESS)
 }

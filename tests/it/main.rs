@@ -16,6 +16,7 @@ mod inferencemax;
 mod interrupt;
 mod kill;
 mod messages;
+mod nothing_to_do;
 mod outputs;
 mod policies;
 mod secrets;

@@ -74,7 +74,9 @@ fn whatever_decides_a_result_ends_it() {
         w.write(path, text);
         std::fs::File::options().append(true).open(w.path(path)).unwrap().set_modified(stamp).unwrap();
     };
-    let changes: [(&str, &dyn Fn(), (u64, u64)); 12] = [
+    // what changes, how, and how many nodes then run or are restored
+    type Case<'a> = (&'a str, &'a dyn Fn(), (u64, u64));
+    let changes: [Case<'_>; 12] = [
         (
             "an input",
             &|| {

@@ -85,7 +85,7 @@ impl Session {
         let selection = select(&project.graph, &options.targets)?;
         super::run::check_demands(&project, &options, &selection)?;
         super::evaluate::check_patterns(&project, &options, &selection)?;
-        let run = new_run_id();
+        let run = new_run_id(project.store.dir());
         let project_opened = project.opened_ns;
         let scratch = scratch_root(&project)?.join(format!("{}{run}", scratch_prefix(&project)));
         let pool = rayon::ThreadPoolBuilder::new()
@@ -250,10 +250,15 @@ impl Session {
     }
 }
 
-/// A new run's id: `20261121-101500-7f3a`, UTC.
-pub fn new_run_id() -> String {
-    let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
-    format!("{now}-{:04x}", fastrand::u16(..))
+/// A new run's id: `20261121-101500-7f3a`, UTC. None that has a record in `cache`: many runs may begin in one second.
+pub fn new_run_id(cache: &Path) -> String {
+    loop {
+        let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
+        let id = format!("{now}-{:04x}", fastrand::u16(..));
+        if !crate::store::runs::exists(cache, &id) {
+            return id;
+        }
+    }
 }
 
 /// Where scratch goes: in the cache, or in `.flow/` in the root if the cache is on another file system.

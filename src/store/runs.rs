@@ -80,6 +80,11 @@ impl RunWriter {
     }
 }
 
+/// Whether a run of this id has a record.
+pub fn exists(cache: &Path, id: &str) -> bool {
+    record_path(cache, id).is_ok_and(|path| path.exists())
+}
+
 /// All runs that have a record, newest first.
 pub fn list(store: &Store) -> Result<Vec<RunInfo>> {
     let dir = store.dir().join("runs");

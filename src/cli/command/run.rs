@@ -130,7 +130,7 @@ fn certificate(app: &App, args: &RunArgs, options: &RunOptions) -> Option<PathBu
 /// A run whose certificate still holds.
 fn nothing_to_do(app: &App, args: &RunArgs, certified: &engine::Certified) -> Result<ExitCode> {
     let observers = Observers::new(app, args)?;
-    let run = engine::new_run_id();
+    let run = engine::new_run_id(&app.cache());
     observers.begin(RunWriter::create(&app.cache(), &run)?);
     engine::run_certified(certified, &run, &observers.sink());
     observers.finish()?;

@@ -127,6 +127,19 @@ impl Table {
         self.columns.iter().position(|c| c == name)
     }
 
+    /// The same table; one without rows gets the columns that it lacks.
+    #[must_use]
+    pub fn completed_if_empty(mut self, columns: &[&String]) -> Self {
+        if self.rows.is_empty() {
+            for column in columns {
+                if !self.columns.contains(*column) {
+                    self.columns.push((*column).clone());
+                }
+            }
+        }
+        self
+    }
+
     /// The places of columns that must be there; `param` is the parameter that asks for them.
     pub fn require(&self, columns: &[String], param: &str) -> Result<Vec<usize>, StageError> {
         columns

@@ -142,8 +142,10 @@ impl Stage for Join {
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
         let params: Params = ctx.params()?;
-        let left = Table::read(ctx.input("left")?)?;
-        let right = Table::read(ctx.input("right")?)?;
+        // a table without rows may lack any column: nothing of that side was there to be written
+        let named: Vec<&String> = params.on.iter().chain(&params.columns).collect();
+        let left = Table::read(ctx.input("left")?)?.completed_if_empty(&named);
+        let right = Table::read(ctx.input("right")?)?.completed_if_empty(&named);
         let layout = Layout::new(&params, &left, &right)?;
         let left_keys = keys::group(&left, &left.require(&params.on, "on")?);
         let right_keys = keys::group(&right, &right.require(&params.on, "on")?);

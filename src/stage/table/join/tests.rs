@@ -279,3 +279,24 @@ proptest::proptest! {
         proptest::prop_assert_eq!(done.json("report")["conflicts"].as_array().unwrap().len(), conflicts);
     }
 }
+
+#[test]
+fn a_side_without_rows_gives_one_sided_keys_whatever_columns_it_lacks() {
+    let with = json!({"on": ["k"], "columns": ["x"], "prefix": {"left": "l_", "right": "r_"}});
+    let done = Bench::new(&Join, with)
+        .file("left", "left.csv", "k,x\r\n1,2\r\n")
+        .file("right", "right.csv", "other\r\n")
+        .run(&["csv", "report"])
+        .ok();
+    assert_eq!(
+        done.text("csv").lines().nth(1).map(|row| row.starts_with("1,2,")),
+        Some(true),
+        "{}",
+        done.text("csv")
+    );
+    let report = done.json("report");
+    assert_eq!(
+        (report["matched_keys"].as_u64(), report["left_only"].as_array().map(Vec::len)),
+        (Some(0), Some(1))
+    );
+}

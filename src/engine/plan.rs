@@ -123,8 +123,10 @@ pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selec
             continue;
         }
         // what lies in a directory is known once all of it is there
-        let away =
-            |p: &&NodeIx| matches!(out[**p].status, Some(PlanStatus::WouldRestore | PlanStatus::WouldCheck));
+        let away = |p: &&NodeIx| {
+            use PlanStatus::{Cached, WouldCheck, WouldRestore};
+            matches!(out[**p].status, Some(WouldRestore | WouldCheck | Cached))
+        };
         let inside = node.inputs.iter().flat_map(|input| &input.items).find_map(|item| match item {
             Item::Source { inside, .. } => inside.iter().find(away),
             _ => None,

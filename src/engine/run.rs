@@ -321,23 +321,14 @@ impl<'s> Coordinator<'s> {
 
 /// Nodes whose outputs are brought into place.
 pub(super) fn wanted(project: &Project, options: &RunOptions, selection: &Selection) -> BTreeSet<NodeIx> {
-    let mut wanted = match (options.restore, options.targets.is_empty()) {
-        (Some(Restore::All), _) | (None, true) => return selection.nodes.clone(),
+    match (options.restore, options.targets.is_empty()) {
+        (Some(Restore::All), _) | (None, true) => selection.nodes.clone(),
         (_, false) => selection.targets.clone(),
         (Some(Restore::Targets), true) => {
             let last = |ix: &NodeIx| project.graph.dependents(*ix).next().is_none();
             selection.nodes.iter().copied().filter(last).collect()
         }
-    };
-    // the key of a node that takes a whole directory is made of what lies in it: all of it has to be there
-    for ix in &selection.nodes {
-        for item in project.graph.nodes[*ix].inputs.iter().flat_map(|input| &input.items) {
-            if let Item::Source { .. } = item {
-                wanted.extend(item.producers());
-            }
-        }
     }
-    wanted
 }
 
 /// Producers and predecessors, each once.

@@ -1,5 +1,7 @@
 //! The only thing the engine says to the world. Versioned; console, progress, record and trace are readers of it.
 
+use std::time::Instant;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +36,12 @@ pub enum Event {
         file: String,
         /// RFC 3339, UTC.
         started_at: String,
+        /// Before this event: seconds in which the workflow was read and checked.
+        #[serde(default)]
+        load: f64,
+        /// Before this event: seconds in which it was expanded and the store opened.
+        #[serde(default)]
+        expand: f64,
     },
     /// The graph is known.
     Planned {
@@ -47,6 +55,18 @@ pub enum Event {
         /// One line.
         message: String,
     },
+    /// Probes were asked, and the files of all selected nodes were looked at.
+    Looked {
+        /// Seconds it took, up to this event.
+        seconds: f64,
+    },
+    /// The run goes on: said now and then, so that the record of a killed run tells how long it lived.
+    Alive {
+        /// Nodes at work.
+        running: usize,
+        /// Nodes that could be, and wait for a slot, a pool or memory.
+        ready: usize,
+    },
     /// An attempt begins.
     NodeStarted {
         /// Node id.
@@ -55,6 +75,9 @@ pub enum Event {
         attempt: u32,
         /// Why it runs.
         reason: String,
+        /// With the first attempt: how it came to begin now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        begin: Option<Begin>,
     },
     /// A line of a node's or service's output, secrets masked.
     Log {
@@ -155,10 +178,57 @@ pub struct NodeReport {
     /// What the stage recorded (provenance of a fetch and so on).
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub record: serde_json::Map<String, serde_json::Value>,
+    /// Bytes of its outputs, if it made or brought them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// When it did what it did; null if it had nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
+}
+
+/// How a node came to begin when it did. Times are stamps of the stream: seconds since the run started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Begin {
+    /// When all it takes was there and it was ready to begin.
+    pub queued: f64,
+    /// When it began.
+    pub began: f64,
+    /// The nodes that did something in this run and whose end it waited for, the last one first; at most two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// What it waited for although it was ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// What a node that was ready waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Held {
+    /// `slot`, `memory`, `exclusive`, or `pool NAME`.
+    pub by: String,
+    /// The node whose end gave it free.
+    pub node: String,
+}
+
+/// When a node did what it did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Timing {
+    /// When it was done: a stamp of the stream, a little earlier than that of this event.
+    pub ended: f64,
+    /// Seconds of the last attempt in its command or stage.
+    pub execute: f64,
+    /// Seconds of storing and publishing what it made.
+    pub commit: f64,
+    /// How it came to begin, if no `node_started` said so (it was restored).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin: Option<Begin>,
 }
 
 /// Takes events; called from any thread.
 pub trait Sink: Send + Sync {
     /// One event.
     fn emit(&self, event: Event);
+
+    /// When its clock stood at zero.
+    fn begun(&self) -> Instant;
 }

@@ -19,7 +19,7 @@ use super::session::Session;
 use crate::api::{CancelToken, Done, Previous, StageContext};
 use crate::base::clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::Event;
+use crate::event::{Begin, Event, Timing};
 use crate::exec::ServiceFailure;
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
 use crate::model::{Artifact, Retry};
@@ -45,6 +45,8 @@ pub(super) struct Finished {
     pub(super) log: Option<String>,
     /// What the stage recorded.
     pub(super) record: serde_json::Map<String, serde_json::Value>,
+    /// When it was done, and what took how long.
+    pub(super) timing: Option<Timing>,
 }
 
 impl Finished {
@@ -56,7 +58,7 @@ impl Finished {
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("no message");
         let end = End::Failed(Error::bug(format!("a job panicked: {text}")).into());
-        Self { node, end, attempts: 0, seconds: 0.0, log: None, record: serde_json::Map::new() }
+        Self { node, end, attempts: 0, seconds: 0.0, log: None, record: serde_json::Map::new(), timing: None }
     }
 }
 
@@ -142,6 +144,7 @@ pub(super) fn perform(
     ix: NodeIx,
     task: Task,
     inputs: Vec<Vec<Item>>,
+    begin: Begin,
     cancel: &CancelToken,
 ) -> Finished {
     let node = &session.project.graph.nodes[ix];
@@ -156,6 +159,7 @@ pub(super) fn perform(
         log: LogFile::new(session, &node.id),
         attempts: 0,
         record: serde_json::Map::new(),
+        timing: Timing { begin: Some(begin), ..Timing::default() },
     };
     let end = match task {
         Task::Restore { keyed, record, only } => job.restore(keyed, &record, &only),
@@ -174,6 +178,7 @@ pub(super) fn perform(
         }
         other => other,
     };
+    let ended = session.stamp(Instant::now());
     Finished {
         node: ix,
         end,
@@ -181,6 +186,7 @@ pub(super) fn perform(
         seconds: begun.elapsed().as_secs_f64(),
         log: job.log.shown_path(),
         record: job.record,
+        timing: Some(Timing { ended, ..job.timing }),
     }
 }
 
@@ -195,6 +201,7 @@ pub(super) struct Job<'s> {
     pub(super) log: LogFile<'s>,
     attempts: u32,
     record: serde_json::Map<String, serde_json::Value>,
+    timing: Timing,
 }
 
 impl Job<'_> {
@@ -253,7 +260,13 @@ impl Job<'_> {
             }
             self.attempts += 1;
             let node = self.node.id.clone();
-            self.session.emit(Event::NodeStarted { node, attempt: self.attempts, reason: reason.clone() });
+            let begin = self.timing.begin.take();
+            self.session.emit(Event::NodeStarted {
+                node,
+                attempt: self.attempts,
+                reason: reason.clone(),
+                begin,
+            });
             self.record.clear();
             let failure = match self.attempt(&keyed, previous.as_deref()) {
                 Ok(Some(End::Lost(_))) => {
@@ -333,6 +346,7 @@ impl Job<'_> {
             self.stage(running, previous)
         };
         let seconds = begun.elapsed().as_secs_f64();
+        self.timing.execute = seconds;
         let outcome = match result {
             Err(failure) => Err(self.explain_death(failure)),
             // what was made while a service was gone is no result
@@ -340,6 +354,7 @@ impl Job<'_> {
             Ok(Done::Made) => self.commit(keyed, &made, &before, seconds),
             Ok(Done::Unchanged) => self.unchanged(keyed, previous, seconds),
         };
+        self.timing.commit = begun.elapsed().as_secs_f64() - seconds;
         let keep = matches!(outcome, Ok(Some(End::Ran(_))));
         if !keep {
             if outcome.as_ref().is_err_and(|failure| !failure.cancelled) {

@@ -109,6 +109,8 @@ pub fn run_certified(certified: &Certified, run: &str, sink: &Arc<dyn Sink>) -> 
         workflow: certified.workflow.clone(),
         file: certified.file.clone(),
         started_at: started_text(),
+        load: 0.0,
+        expand: 0.0,
     });
     sink.emit(Event::Planned { nodes: certified.nodes, plan_digest: certified.plan_digest.to_string() });
     sink.emit(Event::AllFresh { nodes: certified.nodes });

@@ -41,6 +41,8 @@ pub struct Project {
     pub workspace: Arc<Workspace>,
     /// What expansion asked of directories and environment.
     pub(super) asked: Asked,
+    /// How long opening the store and expanding took, seconds.
+    pub(super) expand_seconds: f64,
     /// When it was opened, ns since 1970.
     pub(super) opened_ns: i64,
 }
@@ -55,12 +57,23 @@ impl Project {
     /// Opens a workflow that was declared already.
     pub fn with_loaded(loaded: Loaded, root: &Path, cache: Option<&Path>, catalog: &Catalog) -> Result<Self> {
         let opened_ns = clock::now_ns();
+        let begun = std::time::Instant::now();
         let root = root.canonicalize().map_err(|e| Error::io("open the workspace", root, e))?;
         let cache = cache.map_or_else(|| root.join("cache"), |dir| root.join(dir));
         let store = Arc::new(Store::open(&cache)?);
         let workspace = Arc::new(Workspace::open(&store, &root)?);
         let (graph, asked) = expand_in(&loaded, &root, &store, &workspace, catalog)?;
-        Ok(Self { root, loaded, catalog: catalog.clone(), graph, store, workspace, asked, opened_ns })
+        Ok(Self {
+            root,
+            loaded,
+            catalog: catalog.clone(),
+            graph,
+            store,
+            workspace,
+            asked,
+            expand_seconds: begun.elapsed().as_secs_f64(),
+            opened_ns,
+        })
     }
 
     /// Expands again: what a killed run had set aside is back in the directories.

@@ -4,10 +4,11 @@ mod bytes;
 mod demand;
 mod evaluate;
 mod outcome;
+mod timing;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::attempt::{Finished, Task, perform};
 use super::certify::certify;
@@ -25,6 +26,7 @@ use crate::graph::{Item, Node, NodeIx, Selection, select};
 use crate::model::{Artifact, Outcome};
 pub(super) use demand::check_demands;
 use demand::{capacity, priorities};
+use timing::{Pulse, Times};
 
 /// Runs a session to its end. The caller holds the workspace lock.
 pub fn run(session: &mut Session) -> Result<RunSummary> {
@@ -54,6 +56,8 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
         workflow: project.graph.name.clone(),
         file: project.graph.file.clone(),
         started_at: started_text(),
+        load: project.loaded.seconds,
+        expand: project.expand_seconds,
     });
     for line in &session.recovered {
         session.note(line);
@@ -65,12 +69,14 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     for line in empty_patterns(project) {
         session.note(line);
     }
+    let looking = Instant::now();
     let finder = FactFinder::default();
     finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
     finder.prefetch(
         project,
         selection.nodes.iter().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect(),
     );
+    session.emit(Event::Looked { seconds: looking.elapsed().as_secs_f64() });
     let failure = std::thread::scope(|scope| {
         let (sender, receiver) = channel();
         let mut coordinator = Coordinator::new(session, &finder, selection, capacity);
@@ -129,6 +135,7 @@ struct Slot {
     voided: bool,
     /// Its dependents and services know that it is done.
     released: bool,
+    times: Times,
 }
 
 struct Coordinator<'s> {
@@ -150,6 +157,7 @@ struct Coordinator<'s> {
     failure: Option<Kind>,
     halting: bool,
     told_stop: bool,
+    pulse: Pulse,
 }
 
 impl Outputs for Vec<Slot> {
@@ -193,6 +201,7 @@ impl<'s> Coordinator<'s> {
             failure: None,
             halting: false,
             told_stop: false,
+            pulse: Pulse::default(),
         }
     }
 
@@ -247,6 +256,7 @@ impl<'s> Coordinator<'s> {
                 self.finished(finished, scope);
             }
             self.watch_tokens();
+            self.pulse();
         }
         self.close(scope);
         self.failure
@@ -280,10 +290,11 @@ impl<'s> Coordinator<'s> {
         let cancel = CancelToken::default();
         self.running.insert(ix, cancel.clone());
         let inputs = self.present_items(ix);
+        let begin = self.begins(ix);
         let (session, finder) = (self.session, self.finder);
         let body = move || {
             // a job that panics must not leave the run waiting for it
-            let job = || perform(session, finder, ix, task, inputs, &cancel);
+            let job = || perform(session, finder, ix, task, inputs, begin, &cancel);
             let finished = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job))
                 .unwrap_or_else(|panic| Finished::panicked(ix, &*panic));
             // the receiver is gone only if the run is over

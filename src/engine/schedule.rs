@@ -26,6 +26,8 @@ pub(super) struct Demand {
     pub(super) exclusive: Option<ExclusiveScope>,
     /// It mostly waits, and takes no CPU slot.
     pub(super) waits: bool,
+    /// How many nodes had ended when it became ready; set by the scheduler.
+    pub(super) since: u64,
 }
 
 /// The state: what is ready and what runs.
@@ -39,6 +41,9 @@ pub(super) struct Scheduler {
     running: HashMap<NodeIx, Demand>,
     /// How many of them mostly wait.
     waiting: usize,
+    /// How many ended so far, and the last of them with what it gave free.
+    ended: u64,
+    freed: Option<(NodeIx, Demand)>,
 }
 
 impl Scheduler {
@@ -49,6 +54,7 @@ impl Scheduler {
     /// A node became ready. `priority`: its longest remaining path in microseconds.
     pub(super) fn push(&mut self, node: NodeIx, mut demand: Demand, priority: u64) {
         demand.cpu = demand.cpu.min(self.capacity.cpu);
+        demand.since = self.ended;
         self.demands.insert(node, demand);
         self.ready.insert((Reverse(priority), node));
     }
@@ -117,7 +123,36 @@ impl Scheduler {
                     *used -= n;
                 }
             }
+            self.ended += 1;
+            self.freed = Some((node, demand));
         }
+    }
+
+    /// What `node`, which was just started, had to wait for since it was ready, and whose end gave it free.
+    pub(super) fn held(&self, node: NodeIx) -> Option<(NodeIx, String)> {
+        let demand = self.running.get(&node)?;
+        let (by, freed) = self.freed.as_ref().filter(|_| demand.since < self.ended)?;
+        let full = |pool: &String| {
+            let freed = freed.pools.get(pool).copied().unwrap_or(0);
+            let size = self.capacity.pools.get(pool).copied().unwrap_or(0);
+            self.used.pools.get(pool).copied().unwrap_or(0) + freed > size
+        };
+        let alone = demand.exclusive.is_some() || freed.exclusive.is_some();
+        let what = if let Some(pool) = demand.pools.keys().find(|pool| full(pool)) {
+            format!("pool {pool}")
+        } else if self.used.mem.saturating_add(freed.mem) > self.capacity.mem {
+            "memory".to_owned()
+        } else if alone && self.used.cpu + freed.cpu <= self.capacity.cpu {
+            "exclusive".to_owned()
+        } else {
+            "slot".to_owned()
+        };
+        Some((*by, what))
+    }
+
+    /// How many are ready and wait for their turn.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
     /// Takes back one that has not started.
@@ -219,6 +254,29 @@ mod tests {
         assert_eq!((s.next(), s.next()), (Some(1000), None));
         s.finish(7);
         assert_eq!(s.next(), Some(WAITING));
+    }
+
+    #[test]
+    fn what_a_node_waited_for_is_known_when_it_starts() {
+        let mut s = scheduler(2, &[("db", 1)]);
+        let db = || Demand { pools: BTreeMap::from([("db".to_owned(), 1)]), ..cpu(1) };
+        s.push(0, db(), 9);
+        s.push(1, db(), 8);
+        s.push(2, cpu(1), 7);
+        s.push(3, cpu(1), 6);
+        s.push(4, Demand { exclusive: Some(ExclusiveScope::Run), ..cpu(1) }, 1);
+        assert_eq!((s.next(), s.next(), s.next()), (Some(0), Some(2), None));
+        assert_eq!((s.held(0), s.held(2)), (None, None));
+        s.finish(0);
+        assert_eq!((s.next(), s.held(1)), (Some(1), Some((0, "pool db".to_owned()))));
+        s.finish(2);
+        assert_eq!((s.next(), s.held(3)), (Some(3), Some((2, "slot".to_owned()))));
+        s.finish(1);
+        s.finish(3);
+        assert_eq!((s.next(), s.held(4)), (Some(4), Some((3, "exclusive".to_owned()))));
+        s.finish(4);
+        s.push(5, cpu(1), 1);
+        assert_eq!((s.next(), s.held(5)), (Some(5), None));
     }
 
     #[test]

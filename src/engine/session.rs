@@ -150,6 +150,8 @@ impl Session {
             Event::RunStarted { .. }
             | Event::Planned { .. }
             | Event::AllFresh { .. }
+            | Event::Looked { .. }
+            | Event::Alive { .. }
             | Event::NodeStarted { .. }
             | Event::ServiceStarting { .. }
             | Event::ServiceReady { .. }
@@ -164,6 +166,12 @@ impl Session {
             serde_json::Value::Object(map) => map.values_mut().for_each(|item| self.mask_json(item)),
             _ => {}
         }
+    }
+
+    /// A moment as the stamps of events have it: seconds.
+    pub(super) fn stamp(&self, moment: Instant) -> f64 {
+        let micros = moment.saturating_duration_since(self.sink.begun()).as_micros();
+        micros as f64 / 1e6
     }
 
     pub(super) fn note(&self, message: impl Into<String>) {

@@ -46,6 +46,8 @@ pub struct Loaded {
     pub sources: Sources,
     /// What is odd but no fault.
     pub warnings: Vec<Diagnostic>,
+    /// How long reading and checking took, seconds.
+    pub seconds: f64,
 }
 
 /// Reads and checks a workflow file; every fault found is in the error's diagnostics, in file order.
@@ -113,6 +115,7 @@ impl<'a> Loader<'a> {
     }
 
     fn run(mut self, text: Option<String>) -> Result<Loaded> {
+        let begun = std::time::Instant::now();
         let path = normalize(&self.request.root.join(&self.request.file));
         let document = match text {
             Some(text) => self.parse(path, text),
@@ -138,7 +141,8 @@ impl<'a> Loader<'a> {
             (None, None) => Err(Error::bug("a workflow was refused without a fault")),
             (None, Some(workflow)) => {
                 let Report { sources, warnings, .. } = self.report;
-                Ok(Loaded { workflow, sources, warnings })
+                let seconds = begun.elapsed().as_secs_f64();
+                Ok(Loaded { workflow, sources, warnings, seconds })
             }
         }
     }

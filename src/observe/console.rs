@@ -143,6 +143,7 @@ impl Observer for Console {
                 });
             }
             Event::Note { message } => self.say(self.normal(), || lines::kind("note", blue, message)),
+            Event::Looked { .. } | Event::Alive { .. } => {}
             Event::NodeStarted { node, .. } => self.with_bar(|bar| bar.started(node)),
             Event::Log { node, line } => {
                 self.say(self.verbose(), || {

@@ -35,6 +35,10 @@ impl Sink for Fanout {
             observer.observe(&stamped);
         }
     }
+
+    fn begun(&self) -> Instant {
+        self.started
+    }
 }
 
 #[cfg(test)]

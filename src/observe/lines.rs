@@ -156,6 +156,8 @@ pub(super) fn report(id: &str, outcome: Outcome) -> NodeReport {
         tail: Vec::new(),
         log: None,
         record: serde_json::Map::new(),
+        bytes: None,
+        timing: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Consumers of events: console, progress bar, JSON lines, run records. Unaware of the engine.
 
 pub mod console;
+pub mod critical_path;
 pub mod diagnostic;
 pub mod fanout;
 pub mod history;
@@ -12,6 +13,8 @@ pub mod record;
 mod snapshot;
 pub mod summary;
 pub mod table;
+pub mod timeline;
+pub mod trace;
 
 pub use console::{Console, ProgressMode, Verbosity};
 pub use fanout::{Fanout, Observer};

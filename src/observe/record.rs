@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::Observer;
 use super::printer::lock;
+use super::timeline::Timeline;
 use crate::event::{Event, NodeReport, Stamped};
 use crate::model::Outcome;
 use crate::{Error, Result};
@@ -48,6 +49,8 @@ pub struct Record {
     pub notes: Vec<String>,
     /// Log lines by node or service id.
     pub logs: IndexMap<String, Vec<String>>,
+    /// When nodes did something; of a record that was read.
+    pub timeline: Timeline,
     /// Lines that are no event this version knows, unchanged.
     pub others: Vec<Value>,
 }
@@ -109,6 +112,7 @@ impl Record {
     /// Takes one event in.
     pub fn apply(&mut self, stamped: &Stamped) {
         self.fold(stamped);
+        self.timeline.apply(stamped);
         if let Event::Log { node, line } = &stamped.event {
             self.logs.entry(node.clone()).or_default().push(line.clone());
         }
@@ -131,7 +135,7 @@ impl Record {
             Event::NodeStarted { node, .. } => {
                 self.running.entry(node.clone()).or_insert(stamped.t);
             }
-            Event::Log { .. } | Event::NodeRetrying { .. } => {}
+            Event::Log { .. } | Event::NodeRetrying { .. } | Event::Looked { .. } | Event::Alive { .. } => {}
             Event::NodeFinished(report) => {
                 self.running.shift_remove(&report.id);
                 self.nodes.insert(report.id.clone(), report.clone());
@@ -309,8 +313,12 @@ pub(super) mod tests {
         let mut fresh = report("clean", Outcome::Fresh);
         fresh.key = Some("b3:03".into());
         fresh.checked = true;
-        let start =
-            |node: &str| Event::NodeStarted { node: node.into(), attempt: 1, reason: "never ran".into() };
+        let start = |node: &str| Event::NodeStarted {
+            node: node.into(),
+            attempt: 1,
+            reason: "never ran".into(),
+            begin: None,
+        };
         vec![
             Event::RunStarted {
                 version: 1,
@@ -318,6 +326,8 @@ pub(super) mod tests {
                 workflow: "inferencemax".into(),
                 file: "w.json".into(),
                 started_at: "2026-11-21T10:15:00Z".into(),
+                load: 0.0,
+                expand: 0.0,
             },
             Event::Planned { nodes: 4, plan_digest: "b3:aa".into() },
             Event::NodeFinished(fresh),

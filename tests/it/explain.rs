@@ -189,6 +189,10 @@ struct Silent;
 
 impl Sink for Silent {
     fn emit(&self, _event: Event) {}
+
+    fn begun(&self) -> std::time::Instant {
+        std::time::Instant::now()
+    }
 }
 
 #[test]

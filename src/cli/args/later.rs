@@ -25,8 +25,6 @@ pub(super) struct LaterOptions {
     frozen: bool,
     #[arg(long, hide = true)]
     strict: bool,
-    #[arg(long, hide = true, value_name = "FILE")]
-    trace: Option<OsString>,
     #[arg(long, hide = true, value_name = "URL")]
     cache_from: Option<OsString>,
     #[arg(long, hide = true, value_name = "URL")]
@@ -54,7 +52,6 @@ impl LaterOptions {
             (self.hardware.is_some(), "--hardware"),
             (self.frozen, "--frozen"),
             (self.strict, "--strict"),
-            (self.trace.is_some(), "--trace"),
             (self.cache_from.is_some(), "--cache-from"),
             (self.cache_to.is_some(), "--cache-to"),
             (self.part.is_some(), "--part"),

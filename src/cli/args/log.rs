@@ -1,5 +1,7 @@
 //! Arguments of `flow log`. Unaware of run records.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 /// `flow log`
@@ -14,6 +16,8 @@ Examples:
   flow log                     the runs of this workspace
   flow log show last           what the last run did
   flow log output lengths      what a node of the last run wrote
+  flow log critical-path       why the last run took as long as it did
+  flow log trace -o t.json     the last run for ui.perfetto.dev
   flow log diff 7f3a last      nodes whose key or outcome differs"
 )]
 pub struct LogArgs {
@@ -67,15 +71,23 @@ pub enum LogWhat {
         #[arg(long)]
         json: bool,
     },
-    #[doc(hidden)]
-    #[command(hide = true)]
+    /// The chain of nodes that decided how long a run took: what each waited for, and what it would save at best.
     CriticalPath {
-        #[doc(hidden)]
-        #[arg(hide = true)]
+        /// Run [default: last].
+        #[arg(value_name = "RUN")]
         run: Option<String>,
-        #[doc(hidden)]
-        #[arg(long, hide = true)]
+        /// Print JSON.
+        #[arg(long)]
         json: bool,
+    },
+    /// Write a run as Chrome trace events, for ui.perfetto.dev or chrome://tracing.
+    Trace {
+        /// Run [default: last].
+        #[arg(value_name = "RUN")]
+        run: Option<String>,
+        /// File to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
     },
 }
 

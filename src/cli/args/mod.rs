@@ -182,9 +182,6 @@ impl Cli {
         let what = match &self.command {
             Command::Run(run) => run.select.later.given(),
             Command::Plan(plan) => plan.select.later.given(),
-            Command::Log(log) if matches!(log.what(), LogWhat::CriticalPath { .. }) => {
-                Some("flow log critical-path")
-            }
             Command::Cache(cache) => cache.what.later(),
             Command::Report(_) => Some("flow report"),
             Command::Devices(_) => Some("flow devices"),
@@ -299,7 +296,6 @@ mod tests {
             (&["report", "last", "--help"], "not yet: flow report"),
             (&["load", "--endpoint", "http://x", "-n", "3"], "not yet: flow load"),
             (&["cache", "push", "s3://x"], "not yet: flow cache push"),
-            (&["log", "critical-path"], "not yet: flow log critical-path"),
         ] {
             let error = parse(line).unwrap().refuse_later().unwrap_err();
             assert_eq!((error.message.as_str(), error.kind.exit_code()), (message, 2));

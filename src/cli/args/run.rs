@@ -40,6 +40,9 @@ pub struct RunArgs {
     /// Write the event stream to FILE as JSON lines.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
+    /// Write the run to FILE as Chrome trace events, for ui.perfetto.dev or chrome://tracing.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// How to show progress.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub progress: Progress,

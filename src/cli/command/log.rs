@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use crate::cli::app::App;
 use crate::cli::args::{LogArgs, LogWhat};
-use crate::error::{Error, Result};
-use crate::observe::history;
+use crate::error::Result;
+use crate::event::Stamped;
 use crate::observe::record::Record;
+use crate::observe::trace::Trace;
+use crate::observe::{Observer, critical_path, history};
 use crate::store::{Store, runs};
 
 pub(in crate::cli) fn run(app: &App, args: &LogArgs) -> Result<ExitCode> {
@@ -40,7 +42,23 @@ pub(in crate::cli) fn run(app: &App, args: &LogArgs) -> Result<ExitCode> {
             }
             app.printer.data(&history::diff_text(&a, &b));
         }
-        LogWhat::CriticalPath { .. } => return Err(Error::bug("a later command was not refused")),
+        LogWhat::CriticalPath { run, json } => {
+            let record = chosen(run.as_deref())?;
+            if json {
+                return app.json(&critical_path::json(&record));
+            }
+            app.printer.data(&critical_path::text(&record));
+        }
+        LogWhat::Trace { run, output } => {
+            let lines = runs::read(&store, history::select(&ids, run.as_deref())?)?;
+            // refused if it is no record this flow reads
+            Record::read(lines.iter().take(1).cloned())?;
+            let trace = Trace::create(&output)?;
+            let events =
+                lines.into_iter().skip(1).filter_map(|line| serde_json::from_value::<Stamped>(line).ok());
+            events.for_each(|stamped| trace.observe(&stamped));
+            trace.finish()?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use crate::event::Sink;
 use crate::observe::jsonl::JsonLines;
 use crate::observe::record::Recorder;
 use crate::observe::summary::Summary;
+use crate::observe::trace::Trace;
 use crate::observe::{Console, Fanout, Observer};
 use crate::store::runs::RunWriter;
 
@@ -144,6 +145,7 @@ fn nothing_to_do(app: &App, args: &RunArgs, certified: &engine::Certified) -> Re
 struct Observers {
     summary: Arc<Summary>,
     events: Option<Arc<JsonLines>>,
+    trace: Option<Arc<Trace>>,
     record: Arc<Mutex<Option<RunWriter>>>,
     sink: Arc<dyn Sink>,
 }
@@ -159,6 +161,8 @@ impl Observers {
         let mut observers: Vec<Arc<dyn Observer>> = vec![console, Arc::clone(&summary) as Arc<dyn Observer>];
         let events = args.events.as_deref().map(JsonLines::create).transpose()?.map(Arc::new);
         observers.extend(events.clone().map(|events| events as Arc<dyn Observer>));
+        let trace = args.trace.as_deref().map(Trace::create).transpose()?.map(Arc::new);
+        observers.extend(trace.clone().map(|trace| trace as Arc<dyn Observer>));
         let record: Arc<Mutex<Option<RunWriter>>> = Arc::default();
         let writer = Arc::clone(&record);
         observers.push(Arc::new(Recorder::new(move |line| {
@@ -167,7 +171,7 @@ impl Observers {
                 let _ = writer.line(&line);
             }
         })));
-        Ok(Self { summary, events, record, sink: Arc::new(Fanout::new(observers)) })
+        Ok(Self { summary, events, trace, record, sink: Arc::new(Fanout::new(observers)) })
     }
 
     fn sink(&self) -> Arc<dyn Sink> {
@@ -182,9 +186,7 @@ impl Observers {
         if let Some(writer) = self.record.lock().unwrap_or_else(|e| e.into_inner()).take() {
             writer.finish()?;
         }
-        match &self.events {
-            Some(events) => events.finish(),
-            None => Ok(()),
-        }
+        self.events.as_ref().map_or(Ok(()), |events| events.finish())?;
+        self.trace.as_ref().map_or(Ok(()), |trace| trace.finish())
     }
 }

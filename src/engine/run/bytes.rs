@@ -150,6 +150,7 @@ impl<'s> Coordinator<'s> {
     pub(super) fn bytes_ready(&mut self, ix: NodeIx, same: bool) {
         for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
             self.slots[waiter].bytes.remove(&ix);
+            self.waited(waiter, ix);
             if !same {
                 self.plan_anew(waiter);
                 continue;
@@ -183,6 +184,9 @@ impl<'s> Coordinator<'s> {
             && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
             && let Some((_, waiting)) = self.flights.remove(&key)
         {
+            for &waiter in &waiting {
+                self.waited(waiter, ix);
+            }
             self.evaluable.extend(waiting);
         }
     }

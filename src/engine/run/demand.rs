@@ -26,8 +26,10 @@ impl Coordinator<'_> {
                 mem: node.resources.mem,
                 pools: node.resources.pools.clone(),
                 exclusive: node.resources.exclusive.clone(),
+                ..Demand::default()
             },
         };
+        self.queued(ix);
         self.scheduler.push(ix, demand, self.priority[ix]);
     }
 }

@@ -6,7 +6,7 @@ use crate::error::Kind;
 use crate::event::{Event, NodeReport};
 use crate::graph::{NodeIx, ServiceIx};
 use crate::key::Reason;
-use crate::model::Outcome;
+use crate::model::{Artifact, Outcome};
 
 impl<'s> Coordinator<'s> {
     pub(super) fn finished<'scope>(
@@ -21,6 +21,7 @@ impl<'s> Coordinator<'s> {
         self.running.remove(&ix);
         self.slots[ix].attempts += finished.attempts;
         self.slots[ix].seconds += finished.seconds;
+        self.slots[ix].times.timing = finished.timing;
         let after = self.slots[ix].outcome.is_some();
         match finished.end {
             End::Ran(artifacts) => {
@@ -45,6 +46,8 @@ impl<'s> Coordinator<'s> {
                     if let Some(mut report) = self.slots[ix].held_report.take() {
                         report.outcome = Outcome::Restored;
                         report.seconds = finished.seconds;
+                        report.timing = self.slots[ix].times.timing.clone();
+                        report.bytes = self.bytes(ix);
                         self.session.emit(Event::NodeFinished(report));
                     }
                     self.slots[ix].outcome = Some(Outcome::Restored);
@@ -173,7 +176,14 @@ impl<'s> Coordinator<'s> {
             tail: Vec::new(),
             log: None,
             record: serde_json::Map::new(),
+            bytes: matches!(outcome, Outcome::Ran | Outcome::Restored).then(|| self.bytes(ix)).flatten(),
+            timing: slot.times.timing.clone(),
         }
+    }
+
+    /// Bytes of a node's outputs.
+    fn bytes(&self, ix: NodeIx) -> Option<u64> {
+        self.slots[ix].artifacts.as_ref().map(|artifacts| artifacts.iter().map(Artifact::size).sum())
     }
 
     /// Dependents lose one thing to wait for; services lose a user.
@@ -206,6 +216,7 @@ impl<'s> Coordinator<'s> {
                 continue;
             }
             self.slots[dependent].waiting -= 1;
+            self.waited(dependent, ix);
             if self.slots[dependent].waiting == 0 {
                 self.evaluable.push_back(dependent);
             }

@@ -197,11 +197,13 @@ fn events_are_json_lines_of_the_published_schema() {
     assert!(fits(&schema, &schema, &json!({"t": 0.0, "event": "node_started", "node": 1})).is_err());
     let kinds: Vec<&str> = events.iter().map(|e| e["event"].as_str().unwrap()).collect();
     assert_eq!((kinds[0], kinds[1], *kinds.last().unwrap()), ("run_started", "planned", "run_finished"));
-    let all: BTreeSet<&str> = kinds.iter().copied().collect();
+    // said now and then, by the clock
+    let all: BTreeSet<&str> = kinds.iter().copied().filter(|kind| *kind != "alive").collect();
     assert_eq!(
         all.into_iter().collect::<Vec<_>>(),
         [
             "log",
+            "looked",
             "node_finished",
             "node_retrying",
             "node_started",

@@ -68,7 +68,7 @@ pub fn expand(request: &Expansion<'_>) -> Result<Graph> {
         name: request.workflow.name.clone(),
         file: request.sources.0.first().map(|s| s.name.clone()).unwrap_or_default(),
         files: request.sources.0.iter().map(|s| s.name.clone()).collect(),
-        nodes: nodes.into_inner(),
+        nodes: nodes.into_inner().into(),
         empty_steps,
         services,
         resources: request.workflow.resources.clone(),

@@ -9,6 +9,7 @@ mod expand;
 mod link;
 mod matrix;
 mod node;
+mod nodes;
 pub mod pattern;
 mod scope;
 mod select;
@@ -19,6 +20,7 @@ pub use node::{
     Arg, CommandIo, Graph, Input, Item, Node, NodeAction, NodeIx, Output, ServiceAction, ServiceIx,
     ServiceNode, ShellPart,
 };
+pub use nodes::Nodes;
 pub use pattern::{Entry, Listing, NoFiles, Pattern, Piece};
 pub use select::{Selection, matcher, one, select, select_all};
 pub use value::{Fill, Identity, Late, Seg, Text, Value, shell_words};

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use petgraph::graph::DiGraph;
+use serde::{Deserialize, Serialize};
 
-use super::{Fill, Identity, Text, Value, shell_words};
+use super::{Fill, Identity, Nodes, Text, Value, shell_words};
 use crate::model::{Policy, Probe, Resources, Retry, SourceId, Span, StepResources, Tool};
 
 /// Which node, as an index into [`Graph::nodes`].
@@ -23,7 +24,7 @@ pub struct Graph {
     /// Names of all files of the graph, by [`SourceId`].
     pub files: Vec<String>,
     /// All nodes; steps in declared order (includes after their file's own), combinations row-major.
-    pub nodes: Vec<Node>,
+    pub nodes: Nodes,
     /// Steps without nodes: an axis of theirs is empty.
     pub empty_steps: Vec<String>,
     /// All services.
@@ -43,7 +44,7 @@ pub struct Graph {
 }
 
 /// One node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
     /// `fetch[model=x,kind=e2e]`, prefixed by includes.
     pub id: String,
@@ -90,7 +91,7 @@ pub struct Node {
 }
 
 /// What a node runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum NodeAction {
     /// A stage.
     Stage {
@@ -122,7 +123,7 @@ pub enum NodeAction {
 }
 
 /// Directory and streams of a command.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CommandIo {
     /// Directory relative to the root.
     pub cwd: Option<String>,
@@ -133,7 +134,7 @@ pub struct CommandIo {
 }
 
 /// One declared argument.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Arg {
     /// One argument.
     One(Text),
@@ -149,7 +150,7 @@ pub enum Arg {
 }
 
 /// One part of shell text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ShellPart {
     /// As written.
     Raw(String),
@@ -158,7 +159,7 @@ pub enum ShellPart {
 }
 
 /// One named input of a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Input {
     /// Its name.
     pub name: String,
@@ -173,7 +174,7 @@ pub struct Input {
 }
 
 /// One file or directory of an input.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Item {
     /// An output of a node.
     Made {
@@ -201,7 +202,7 @@ pub enum Item {
 }
 
 /// One declared output of a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Output {
     /// Its name.
     pub name: String,

@@ -1,19 +1,20 @@
 //! Resolved values: plain JSON but for what is only known while a node runs. Unaware of scopes.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
 use super::node::ServiceIx;
 use crate::model::ServiceField;
 
 /// A value after expansion.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// `null`
     Null,
     /// A flag.
     Bool(bool),
     /// A number.
-    Number(Number),
+    Number(#[serde(with = "number_text")] Number),
     /// Text, perhaps with late parts.
     Text(Text),
     /// A list.
@@ -37,11 +38,11 @@ pub enum Value {
 }
 
 /// Text in pieces.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Text(pub Vec<Seg>);
 
 /// One piece of text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Seg {
     /// Known text, part of the identity.
     Lit(String),
@@ -57,7 +58,7 @@ pub enum Seg {
 }
 
 /// What is known while running.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Late {
     /// Something of a service.
     Service {
@@ -91,6 +92,22 @@ impl Late {
             Self::Device(field) => format!("${{device.{field}}}"),
             Self::Shard(field) => format!("${{shard.{field}}}"),
         }
+    }
+}
+
+/// A number as its text: a compact format cannot tell which kind of number comes next.
+mod number_text {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use serde_json::Number;
+
+    pub(super) fn serialize<S: Serializer>(number: &Number, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Number, D::Error> {
+        let text = String::deserialize(from)?;
+        serde_json::from_str(&text).map_err(D::Error::custom)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
 use super::{Expr, Policy, Reference, Retry, SourceId, Span, Template};
 
@@ -73,7 +74,7 @@ pub enum ParamScope {
 }
 
 /// Run-wide resources.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resources {
     /// `gpu:8` and so on, as written.
     pub devices: Option<String>,
@@ -82,7 +83,7 @@ pub struct Resources {
 }
 
 /// A pool of interchangeable slots.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Number of slots.
     pub size: u32,
@@ -243,7 +244,7 @@ pub enum AxisValues {
 }
 
 /// A program whose identity is part of the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tool {
     /// Content digest of the resolved file.
     Program(String),
@@ -257,7 +258,7 @@ pub enum Tool {
 }
 
 /// What a node occupies while it runs. Never part of a key.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepResources {
     /// CPU slots; default 1.
     pub cpu: u32,
@@ -276,7 +277,7 @@ impl Default for StepResources {
 }
 
 /// How alone a node wants to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExclusiveScope {
     /// Nothing else runs.
     Run,

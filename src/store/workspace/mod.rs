@@ -1,12 +1,15 @@
 //! The state of one workspace: what its files hold, what each node did last, what flow published. Unaware of graphs.
 //!
-//! Everything is held in memory, read by one scan at opening; changes are queued to the writer thread and committed in batches.
+//! Everything is held in memory, read by one scan at opening (or row by row, for a run that concerns few nodes); changes are queued to
+//! the writer thread and committed in batches.
 
 mod lock;
+mod rest;
 mod rows;
 mod stat_cache;
 mod state;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -29,8 +32,10 @@ use crate::base::digest::Digest;
 use crate::base::files::Stat;
 use crate::model::{Artifact, TreeEntryKind};
 use crate::{Error, Result};
+use rest::Rest;
 use rows::{HeldNode, Nodes, Published};
 use stat_cache::{Row, StatCache};
+use state::Loaded;
 
 const DATABASE: &str = "state.db";
 
@@ -52,6 +57,8 @@ pub struct Workspace {
     stats: RwLock<StatCache>,
     nodes: Mutex<Nodes>,
     published: Mutex<Published>,
+    /// Rows that are not in memory yet; `None` if all of them are.
+    rest: Option<Rest>,
     boot: String,
     session: i64,
     in_session: AtomicBool,
@@ -60,6 +67,15 @@ pub struct Workspace {
 impl Workspace {
     /// Opens or creates the state of the workspace at `root`.
     pub fn open(store: &Store, root: &Path) -> Result<Self> {
+        Self::open_by(store, root, true)
+    }
+
+    /// The same, reading each row when it is first asked for: cheaper if few of very many are.
+    pub fn open_sparsely(store: &Store, root: &Path) -> Result<Self> {
+        Self::open_by(store, root, false)
+    }
+
+    fn open_by(store: &Store, root: &Path, whole: bool) -> Result<Self> {
         let root = std::fs::canonicalize(root).map_err(|e| Error::io("open the workspace", root, e))?;
         let name = root.as_os_str().as_bytes();
         let dir = store.dir().join("workspaces").join(Digest::of(name).hex());
@@ -68,8 +84,12 @@ impl Workspace {
         let (reader, writer) = writer::open(&path, &state::SCHEMA)?;
         let boot = boot_id();
         writer.run(state::prepare(name.to_vec(), boot.clone()))?;
-        let reader = reader.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let loaded = state::load(&reader, &path)?;
+        let (loaded, rest) = if whole {
+            let reader = reader.into_inner().unwrap_or_else(PoisonError::into_inner);
+            (state::load(&reader, &path)?, None)
+        } else {
+            (Loaded::default(), Some(Rest::new(reader, &path)))
+        };
         Ok(Self {
             store: store.clone(),
             root,
@@ -78,6 +98,7 @@ impl Workspace {
             stats: RwLock::new(loaded.stats),
             nodes: Mutex::new(loaded.nodes),
             published: Mutex::new(loaded.published),
+            rest,
             boot,
             session: fastrand::i64(..),
             in_session: AtomicBool::new(false),
@@ -155,6 +176,12 @@ impl Workspace {
     pub fn forget(&self, path: &Path) {
         let name = stat_cache::name(&self.root, path);
         let mut stats = self.stats.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rest) = &self.rest {
+            stats.fill(name, rest.stat(name));
+            for (below, row) in rest.stats_below(name) {
+                stats.fill(&below, Some(row));
+            }
+        }
         for name in stats.remove_below(name) {
             self.writer.queue(state::remove_stat(&name));
         }
@@ -184,12 +211,23 @@ impl Workspace {
 
     /// The last success of a node of a root workflow. A row that cannot be read counts as none.
     pub fn node(&self, workflow: &str, node: &str) -> Option<Arc<NodeRow>> {
-        locked(&self.nodes).get(workflow)?.get(node)?.row().ok().map(Arc::new)
+        self.held_node(workflow, node, |held| held.row().ok().map(Arc::new))?
     }
 
     /// As [`Workspace::node`], without the manifest and the time it takes to unpack it.
     pub fn node_summary(&self, workflow: &str, node: &str) -> Option<Arc<NodeSummary>> {
-        Some(Arc::clone(&locked(&self.nodes).get(workflow)?.get(node)?.summary))
+        self.held_node(workflow, node, |held| Arc::clone(&held.summary))
+    }
+
+    fn held_node<T>(&self, workflow: &str, node: &str, look: impl FnOnce(&HeldNode) -> T) -> Option<T> {
+        let mut nodes = locked(&self.nodes);
+        if let Some(held) = nodes.get(workflow).and_then(|of_workflow| of_workflow.get(node)) {
+            return Some(look(held));
+        }
+        let held = self.rest.as_ref()?.node(workflow, node)?;
+        let found = look(&held);
+        nodes.entry(workflow.to_owned()).or_default().insert(node.to_owned(), held);
+        Some(found)
     }
 
     /// Notes the last success of a node; queued.
@@ -206,17 +244,34 @@ impl Workspace {
 
     /// Everything that flow has published here, by path, then by root workflow.
     pub fn published(&self) -> Vec<PublishedRow> {
-        locked(&self.published).all()
+        let mut published = locked(&self.published);
+        let mut read: BTreeMap<String, Vec<PublishedRow>> = BTreeMap::new();
+        for row in self.rest.as_ref().and_then(|rest| rest.all_published().ok()).unwrap_or_default() {
+            read.entry(row.path.clone()).or_default().push(row);
+        }
+        for (path, rows) in read {
+            published.fill(&path, || rows);
+        }
+        published.all()
+    }
+
+    /// The published rows, with those of `path` among them.
+    fn published_at(&self, path: &str) -> MutexGuard<'_, Published> {
+        let mut published = locked(&self.published);
+        if let Some(rest) = &self.rest {
+            published.fill(path, || rest.published(path));
+        }
+        published
     }
 
     /// Whether flow has published `path`, for whichever workflow.
     pub fn published_path(&self, path: &str) -> bool {
-        locked(&self.published).of(path).next().is_some()
+        self.published_at(path).of(path).next().is_some()
     }
 
     /// Whether flow has published exactly this at `path`.
     pub fn published_as(&self, path: &str, artifact: &Artifact) -> bool {
-        locked(&self.published).of(path).any(|row| row.artifact == *artifact)
+        self.published_at(path).of(path).any(|row| row.artifact == *artifact)
     }
 
     /// Notes what was published; queued. A row replaces that of the same path and root workflow.
@@ -229,6 +284,9 @@ impl Workspace {
             .collect();
         let mut published = locked(&self.published);
         for row in rows {
+            if let Some(rest) = &self.rest {
+                published.fill(&row.path, || rest.published(&row.path));
+            }
             published.insert(row);
         }
         self.writer.queue(state::publish(texts));
@@ -236,14 +294,14 @@ impl Workspace {
 
     /// Forgets that `path` was published, by whichever workflow; queued.
     pub fn unpublish(&self, path: &str) {
-        let mut published = locked(&self.published);
+        let mut published = self.published_at(path);
         published.remove(path);
         self.writer.queue(state::unpublish(path.to_owned()));
     }
 
     /// Forgets that the root workflow `workflow` published `path`; queued.
     pub fn unclaim(&self, path: &str, workflow: &str) {
-        let mut published = locked(&self.published);
+        let mut published = self.published_at(path);
         published.remove_one(path, workflow);
         self.writer.queue(state::unclaim(path.to_owned(), workflow.to_owned()));
     }
@@ -268,7 +326,7 @@ impl Workspace {
     /// The content of a file by the stat cache, else by hashing it; with the stat that goes with it.
     fn hashed(&self, path: &Path, stat: Stat) -> Result<(FileContent, Stat)> {
         let name = stat_cache::name(&self.root, path);
-        let known = self.stats.read().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        let known = self.stat_row(name);
         if let Some(digest) = known.and_then(|row| row.digest_for(&stat)) {
             return Ok((FileContent { digest, size: stat.size, exec: stat.executable() }, stat));
         }
@@ -281,6 +339,18 @@ impl Workspace {
         Ok((FileContent { digest: hashed.digest, size: stat.size, exec: stat.executable() }, stat))
     }
 
+    fn stat_row(&self, name: &[u8]) -> Option<Row> {
+        let held = self.stats.read().unwrap_or_else(PoisonError::into_inner).get(name);
+        match (held, &self.rest) {
+            (Some(row), _) => row,
+            (None, None) => None,
+            (None, Some(rest)) => {
+                let read = rest.stat(name);
+                self.stats.write().unwrap_or_else(PoisonError::into_inner).fill(name, read)
+            }
+        }
+    }
+
     /// Puts a row, or removes the old one where a new one would never be trusted.
     fn note(&self, path: &Path, stat: Option<&Stat>, digest: Digest, hashed_at_ns: i64) {
         let Some(row) = stat.and_then(|stat| Row::new(stat, digest, hashed_at_ns)) else {
@@ -288,13 +358,13 @@ impl Workspace {
         };
         let name = stat_cache::name(&self.root, path);
         let mut stats = self.stats.write().unwrap_or_else(PoisonError::into_inner);
-        stats.insert(name, row);
+        stats.insert(name, Some(row));
         self.queue_stat(state::put_stat(name, row));
     }
 
     fn drop_row(&self, path: &Path) {
         let name = stat_cache::name(&self.root, path);
-        if self.stats.read().unwrap_or_else(PoisonError::into_inner).get(name).is_none() {
+        if self.stat_row(name).is_none() {
             return;
         }
         let mut stats = self.stats.write().unwrap_or_else(PoisonError::into_inner);

@@ -87,7 +87,7 @@ impl HeldNode {
 /// Nodes by workflow, then by id.
 pub(super) type Nodes = HashMap<String, HashMap<String, HeldNode>>;
 
-/// Published rows by path, then by root workflow.
+/// Published rows by path, then by root workflow. A path that is there without rows is known to have none.
 #[derive(Default)]
 pub(super) struct Published {
     rows: BTreeMap<String, BTreeMap<String, PublishedRow>>,
@@ -98,16 +98,23 @@ impl Published {
         self.rows.entry(row.path.clone()).or_default().insert(row.workflow.clone(), row);
     }
 
+    /// What was read of one path, unless it is known already.
+    pub(super) fn fill(&mut self, path: &str, read: impl FnOnce() -> Vec<PublishedRow>) {
+        if !self.rows.contains_key(path) {
+            let rows = read().into_iter().map(|row| (row.workflow.clone(), row)).collect();
+            self.rows.insert(path.to_owned(), rows);
+        }
+    }
+
     pub(super) fn remove(&mut self, path: &str) {
-        self.rows.remove(path);
+        if let Some(rows) = self.rows.get_mut(path) {
+            rows.clear();
+        }
     }
 
     pub(super) fn remove_one(&mut self, path: &str, workflow: &str) {
         if let Some(rows) = self.rows.get_mut(path) {
             rows.remove(workflow);
-            if rows.is_empty() {
-                self.rows.remove(path);
-            }
         }
     }
 

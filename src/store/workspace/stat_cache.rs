@@ -49,10 +49,10 @@ impl Row {
     }
 }
 
-/// The rows of a workspace, by path: relative to the root inside it, else absolute.
+/// The rows of a workspace, by path: relative to the root inside it, else absolute. `None`: known to have none.
 #[derive(Default)]
 pub(super) struct StatCache {
-    rows: BTreeMap<Box<[u8]>, Row>,
+    rows: BTreeMap<Box<[u8]>, Option<Row>>,
 }
 
 /// The name of `path` in the cache.
@@ -63,19 +63,25 @@ pub(super) fn name<'a>(root: &Path, path: &'a Path) -> &'a [u8] {
 impl StatCache {
     /// From rows sorted by name.
     pub(super) fn from_sorted(rows: impl IntoIterator<Item = (Box<[u8]>, Row)>) -> Self {
-        Self { rows: rows.into_iter().collect() }
+        Self { rows: rows.into_iter().map(|(name, row)| (name, Some(row))).collect() }
     }
 
-    pub(super) fn get(&self, name: &[u8]) -> Option<&Row> {
-        self.rows.get(name)
+    /// The row of `name`; `None` if nothing is known of it, `Some(None)` if it is known that there is none.
+    pub(super) fn get(&self, name: &[u8]) -> Option<Option<Row>> {
+        self.rows.get(name).copied()
     }
 
-    pub(super) fn insert(&mut self, name: &[u8], row: Row) {
+    pub(super) fn insert(&mut self, name: &[u8], row: Option<Row>) {
         self.rows.insert(name.into(), row);
     }
 
+    /// Notes a row that was read, unless a newer one is known.
+    pub(super) fn fill(&mut self, name: &[u8], row: Option<Row>) -> Option<Row> {
+        *self.rows.entry(name.into()).or_insert(row)
+    }
+
     pub(super) fn remove(&mut self, name: &[u8]) -> bool {
-        self.rows.remove(name).is_some()
+        self.rows.get_mut(name).is_some_and(|row| row.take().is_some())
     }
 
     /// Removes the rows of `name` and of everything below it; returns their names.
@@ -83,13 +89,16 @@ impl StatCache {
         let mut prefix = name.to_vec();
         prefix.push(b'/');
         let below = self.rows.range::<[u8], _>((Bound::Included(&prefix[..]), Bound::Unbounded));
-        let mut gone: Vec<Box<[u8]>> =
-            below.map(|(name, _)| name.clone()).take_while(|name| name.starts_with(&prefix)).collect();
-        if self.rows.contains_key(name) {
+        let mut gone: Vec<Box<[u8]>> = below
+            .take_while(|(name, _)| name.starts_with(&prefix))
+            .filter(|(_, row)| row.is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
+        if self.rows.get(name).is_some_and(Option::is_some) {
             gone.push(name.into());
         }
         for name in &gone {
-            self.rows.remove(name);
+            self.remove(name);
         }
         gone
     }
@@ -129,10 +138,11 @@ mod tests {
         let mut cache = StatCache::default();
         let row = Row::new(&stat(), Digest::of(b"x"), 7 * SECOND).unwrap();
         for name in ["a", "a.txt", "a/b", "a/c/d", "a0", "b"] {
-            cache.insert(name.as_bytes(), row);
+            cache.insert(name.as_bytes(), Some(row));
         }
         assert_eq!(cache.remove_below(b"a").len(), 3);
-        let left: Vec<&[u8]> = cache.rows.keys().map(|name| &**name).collect();
+        let left: Vec<&[u8]> =
+            cache.rows.iter().filter(|(_, row)| row.is_some()).map(|(name, _)| &**name).collect();
         assert_eq!(left, [b"a.txt", b"a0" as &[u8], b"b"]);
         assert_eq!(name(Path::new("/w"), Path::new("/w/x/y")), b"x/y");
         assert_eq!(name(Path::new("/w"), Path::new("/wx/y")), b"/wx/y");

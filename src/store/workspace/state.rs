@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::super::db;
 use super::super::writer::Work;
@@ -28,6 +28,7 @@ pub(super) const SCHEMA: db::Schema = db::Schema {
 const UNSETTLED_NS: i64 = 60_000_000_000;
 
 /// Everything in the tables.
+#[derive(Default)]
 pub(super) struct Loaded {
     pub(super) stats: StatCache,
     pub(super) nodes: Nodes,
@@ -47,6 +48,46 @@ pub(super) fn prepare(root: Vec<u8>, boot: String) -> Work {
         }
         Ok(())
     })
+}
+
+/// The row of one file.
+pub(super) fn stat_row(db: &Connection, name: &[u8]) -> rusqlite::Result<Option<Row>> {
+    db.prepare_cached(
+        "SELECT mtime_ns, ctime_ns, size, inode, device, digest, hashed_at_ns FROM stats WHERE path = ?1",
+    )?
+    .query_row([name], |row| stat_from(row, 0))
+    .optional()
+}
+
+/// The rows of everything below the directory `name`.
+pub(super) fn stat_rows_below(db: &Connection, name: &[u8]) -> rusqlite::Result<Vec<(Box<[u8]>, Row)>> {
+    let (mut first, mut end) = (name.to_vec(), name.to_vec());
+    first.push(b'/');
+    end.push(b'/' + 1);
+    db.prepare_cached(
+        "SELECT path, mtime_ns, ctime_ns, size, inode, device, digest, hashed_at_ns FROM stats
+         WHERE path >= ?1 AND path < ?2",
+    )?
+    .query_map([first, end], named_stat)?
+    .collect()
+}
+
+/// Summary and manifest of one node.
+pub(super) fn node_row(
+    db: &Connection,
+    workflow: &str,
+    node: &str,
+) -> rusqlite::Result<Option<(String, Vec<u8>)>> {
+    db.prepare_cached("SELECT summary, manifest FROM nodes WHERE workflow = ?1 AND node = ?2")?
+        .query_row((workflow, node), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+/// The published rows of one path, as JSON.
+pub(super) fn published_rows(db: &Connection, path: &str) -> rusqlite::Result<Vec<String>> {
+    db.prepare_cached("SELECT row FROM published WHERE path = ?1")?
+        .query_map([path], |row| row.get(0))?
+        .collect()
 }
 
 /// Reads all tables, each by one scan.
@@ -100,22 +141,26 @@ fn stat_rows(db: &Connection) -> rusqlite::Result<Vec<(Box<[u8]>, Row)>> {
     db.prepare(
         "SELECT path, mtime_ns, ctime_ns, size, inode, device, digest, hashed_at_ns FROM stats ORDER BY path",
     )?
-    .query_map([], |row| {
-        let path: Vec<u8> = row.get(0)?;
-        Ok((
-            path.into_boxed_slice(),
-            Row {
-                mtime_ns: row.get(1)?,
-                ctime_ns: row.get(2)?,
-                size: row.get::<_, i64>(3)? as u64,
-                inode: row.get::<_, i64>(4)? as u64,
-                device: row.get::<_, i64>(5)? as u64,
-                digest: Digest(row.get(6)?),
-                hashed_at_ns: row.get(7)?,
-            },
-        ))
-    })?
+    .query_map([], named_stat)?
     .collect()
+}
+
+fn named_stat(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Box<[u8]>, Row)> {
+    let path: Vec<u8> = row.get(0)?;
+    Ok((path.into_boxed_slice(), stat_from(row, 1)?))
+}
+
+/// A stat row whose columns begin at `first`.
+fn stat_from(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Row> {
+    Ok(Row {
+        mtime_ns: row.get(first)?,
+        ctime_ns: row.get(first + 1)?,
+        size: row.get::<_, i64>(first + 2)? as u64,
+        inode: row.get::<_, i64>(first + 3)? as u64,
+        device: row.get::<_, i64>(first + 4)? as u64,
+        digest: Digest(row.get(first + 5)?),
+        hashed_at_ns: row.get(first + 6)?,
+    })
 }
 
 pub(super) fn begin_session(id: i64, boot: String) -> Work {

@@ -70,6 +70,7 @@ fn run(cli: Cli, printer: Arc<Printer>, build: Option<Build>) -> Result<ExitCode
     match &app.cli.command {
         Command::Run(args) if args.dry_run => command::plan::run(&app, &args.select, args.json),
         Command::Run(args) => command::run::run(&app, args),
+        Command::Watch(args) => command::watch::run(&app, args),
         Command::Plan(args) => command::plan::run(&app, &args.select, args.json),
         Command::Check(args) => command::check::run(&app, args),
         Command::Key(args) => command::key::run(&app, args),
@@ -90,11 +91,9 @@ fn run(cli: Cli, printer: Arc<Printer>, build: Option<Build>) -> Result<ExitCode
             Ok(ExitCode::SUCCESS)
         }
         Command::Guard(_) | Command::Sim(_) => Err(Error::bug("a hidden command was not handled")),
-        Command::Report(_)
-        | Command::Devices(_)
-        | Command::Watch(_)
-        | Command::Load(_)
-        | Command::Init(_) => Err(Error::bug("a later command was not refused")),
+        Command::Report(_) | Command::Devices(_) | Command::Load(_) | Command::Init(_) => {
+            Err(Error::bug("a later command was not refused"))
+        }
     }
 }
 
@@ -111,6 +110,15 @@ impl App {
 
     /// Loads and checks the workflow; says its warnings.
     pub(super) fn load(&self, file: &FileArgs) -> Result<(Loaded, Catalog)> {
+        let (loaded, catalog) = self.read(file)?;
+        for warning in &loaded.warnings {
+            self.printer.talk(&diagnostic::draw_warning(warning, self.printer.talk_color()));
+        }
+        Ok((loaded, catalog))
+    }
+
+    /// Loads and checks the workflow.
+    pub(super) fn read(&self, file: &FileArgs) -> Result<(Loaded, Catalog)> {
         let mut catalog = crate::stage::catalog();
         let mut request = LoadRequest {
             file: file.file.clone(),
@@ -127,9 +135,6 @@ impl App {
             }
             None => front::load(&request, &catalog)?,
         };
-        for warning in &loaded.warnings {
-            self.printer.talk(&diagnostic::draw_warning(warning, self.printer.talk_color()));
-        }
         Ok((loaded, catalog))
     }
 

@@ -40,7 +40,7 @@ mod tests {
                 ("keep-going", true),
                 ("__guard", false),
                 ("remeasure", true),
-                ("watch", false),
+                ("watch", true),
             ] {
                 assert_eq!(text.contains(word), there, "{word} for {shell}");
             }

@@ -339,7 +339,7 @@ fn probe_stats(project: &Project, patterns: &[String]) -> std::result::Result<Ve
     Ok(out)
 }
 
-fn matching_files(project: &Project, text: &str) -> Result<Vec<String>> {
+pub(super) fn matching_files(project: &Project, text: &str) -> Result<Vec<String>> {
     use crate::graph::Piece;
     let pattern = Pattern::new(&[Piece::Wild(text)])
         .map_err(|e| Error::workflow(format!("identity file pattern '{text}': {e}")))?;

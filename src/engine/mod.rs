@@ -3,7 +3,8 @@
 //! `project` opens a workflow in its workspace; `evaluate` decides what a node needs; `plan` shows that without running;
 //! `run` coordinates: it evaluates nodes whose producers are done, hands jobs to threads (`attempt`), and takes their results.
 //! `collect` and `publish` are the commit; `retention` knows which entries of append
-//! directories are current and which were removed; `recover` undoes what a killed run left; `schedule` is the pure resource model.
+//! directories are current and which were removed; `recover` undoes what a killed run left; `watchlist` knows what decided a run and what
+//! of it is different now; `schedule` is the pure resource model.
 
 mod attach;
 mod attempt;
@@ -28,6 +29,7 @@ mod run;
 mod schedule;
 mod services;
 mod session;
+mod watchlist;
 
 pub use attach::{exec, on_finish, up};
 pub use certificate::{Certified, path as certificate_path, valid as certified};
@@ -40,3 +42,4 @@ pub use query::{Explanation, NodeListing, Why, explain, list, orphans, source_ke
 pub use recover::recover;
 pub use run::{empty_patterns, run};
 pub use session::{Interrupts, Session, new_run_id};
+pub use watchlist::{Seen, Watchlist};

@@ -24,3 +24,4 @@ mod secrets;
 mod services;
 mod shipped;
 mod trace;
+mod watch;

@@ -18,7 +18,7 @@ pub use cache::{CacheArgs, CacheWhat, GcArgs};
 pub use later::LaterArgs;
 pub use log::{LogArgs, LogWhat};
 pub use look::{CompletionsArgs, GraphArgs, GraphFormat, KeyArgs, LsArgs, NodeArgs, StagesArgs, WhyArgs};
-pub use run::{CleanArgs, ExecArgs, GuardArgs, PlanArgs, Progress, RunArgs, SimArgs, UpArgs};
+pub use run::{CleanArgs, ExecArgs, GuardArgs, PlanArgs, Progress, RunArgs, SimArgs, UpArgs, WatchArgs};
 pub use select::{FileArgs, Restore, SelectArgs};
 
 use crate::Result;
@@ -112,6 +112,8 @@ impl Global {
 pub enum Command {
     /// Run what changed.
     Run(Box<RunArgs>),
+    /// Run again when something changes that decides the run.
+    Watch(Box<WatchArgs>),
     /// What would run, and why; runs nothing but probes.
     Plan(Box<PlanArgs>),
     /// Validate a workflow: every fault, with its place.
@@ -156,9 +158,6 @@ pub enum Command {
     Devices(LaterArgs),
     #[doc(hidden)]
     #[command(hide = true)]
-    Watch(LaterArgs),
-    #[doc(hidden)]
-    #[command(hide = true)]
     Load(LaterArgs),
     #[doc(hidden)]
     #[command(hide = true)]
@@ -181,11 +180,11 @@ impl Cli {
     pub fn refuse_later(&self) -> Result<()> {
         let what = match &self.command {
             Command::Run(run) => run.select.later.given(),
+            Command::Watch(watch) => watch.run.select.later.given(),
             Command::Plan(plan) => plan.select.later.given(),
             Command::Cache(cache) => cache.what.later(),
             Command::Report(_) => Some("flow report"),
             Command::Devices(_) => Some("flow devices"),
-            Command::Watch(_) => Some("flow watch"),
             Command::Load(_) => Some("flow load"),
             Command::Init(_) => Some("flow init"),
             _ => None,
@@ -301,7 +300,7 @@ mod tests {
             assert_eq!((error.message.as_str(), error.kind.exit_code()), (message, 2));
         }
         let help = command().render_long_help().to_string();
-        assert!(!help.contains("__guard") && !help.contains("watch"), "{help}");
+        assert!(!help.contains("__guard") && !help.contains("devices"), "{help}");
     }
 
     #[test]

@@ -70,6 +70,37 @@ impl From<Progress> for ProgressMode {
     }
 }
 
+/// `flow watch`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  flow watch workflows/full.json
+  flow watch workflows/full.json --restart --debounce 500 report
+
+Everything that decides the run is watched: its input files and what its patterns list, the workflow with its includes and parameter
+files, tools given by path, and its outputs: one that is changed by hand is brought back. A fault of the workflow is shown, and the
+watch goes on when it is mended. Services are stopped between runs. --force and --remeasure mean the first run. With --json there is
+one line for each run; --events FILE holds the streams of all runs, one after another, --trace FILE the last run.
+
+Exit status: 130 after Ctrl-C, 143 after SIGTERM; that of `flow run` if the first run cannot begin.")]
+pub struct WatchArgs {
+    /// What to run, and how.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// How long nothing may change before a run begins, milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=60_000), help_heading = "Watching")]
+    pub debounce: u64,
+    /// Look at all files every MS milliseconds rather than being told by the system: for network mounts.
+    #[arg(long, value_name = "MS", num_args = 0..=1, require_equals = true, default_missing_value = "1000", value_parser = clap::value_parser!(u64).range(10..), help_heading = "Watching")]
+    pub poll: Option<u64>,
+    /// When an input changes during a run, end that run and begin again [default: one more run after it].
+    #[arg(long, help_heading = "Watching")]
+    pub restart: bool,
+    /// Clear the terminal before each run.
+    #[arg(long, help_heading = "Watching")]
+    pub clear: bool,
+}
+
 /// `flow plan`
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\

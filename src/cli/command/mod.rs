@@ -14,4 +14,5 @@ pub(super) mod run;
 pub(super) mod schema;
 pub(super) mod stages;
 pub(super) mod up;
+pub(super) mod watch;
 pub(super) mod why;

@@ -37,12 +37,18 @@ pub(super) fn options(select: &SelectArgs) -> RunOptions {
     }
 }
 
-pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
+/// Options of a run from its arguments.
+pub(super) fn run_options(args: &RunArgs) -> RunOptions {
     let mut options = options(&args.select);
     options.keep_going = args.keep_going;
     if let Some(jobs) = args.jobs {
         options.jobs = jobs;
     }
+    options
+}
+
+pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
+    let mut options = run_options(args);
     let interrupts = signals::listen()?;
     let place = certificate(app, args, &options);
     options.certificate = place.clone().map(|place| (place, args.select.workflow.params.clone()));
@@ -56,9 +62,27 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     let (loaded, catalog) = app.load(&args.select.workflow)?;
     let lock = lock(app, args.no_wait, &interrupts)?;
     let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?;
-    let store = Arc::clone(&project.store);
+    let observers = Observers::new(app, args, events(args)?)?;
+    let failure = execute(app, observers, project, options, interrupts, lock, |summary| {
+        if args.json { app.json(&summary.json(app.cli.global.verbose)).map(drop) } else { Ok(()) }
+    })?;
+    Ok(match failure {
+        None => ExitCode::SUCCESS,
+        Some(kind) => ExitCode::from(kind.exit_code()),
+    })
+}
 
-    let observers = Observers::new(app, args)?;
+/// A run from an open project to `on_finish`, and what it amounts to told.
+pub(super) fn execute(
+    app: &App,
+    observers: Observers,
+    project: engine::Project,
+    options: RunOptions,
+    interrupts: engine::Interrupts,
+    lock: crate::store::WorkspaceLock,
+    tell: impl FnOnce(&Summary) -> Result<()>,
+) -> Result<Option<Kind>> {
+    let store = Arc::clone(&project.store);
     let mut session = Session::recovering(project, options, observers.sink(), interrupts)?;
     observers.begin(RunWriter::create(store.dir(), session.run_id())?);
     let result = engine::run(&mut session);
@@ -69,13 +93,13 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     if let Some(message) = engine::on_finish(session.project(), session.run_id(), word) {
         app.printer.talk(&format!("{message}\n"));
     }
-    if args.json {
-        app.json(&observers.summary.json(app.cli.global.verbose))?;
-    }
-    Ok(match outcome.failure {
-        None => ExitCode::SUCCESS,
-        Some(kind) => ExitCode::from(kind.exit_code()),
-    })
+    tell(&observers.summary)?;
+    Ok(outcome.failure)
+}
+
+/// The file of `--events`, made or emptied.
+pub(super) fn events(args: &RunArgs) -> Result<Option<Arc<JsonLines>>> {
+    args.events.as_deref().map(JsonLines::create).transpose().map(|events| events.map(Arc::new))
 }
 
 /// A sink for commands that are no runs: services are talked about, nothing else.
@@ -130,7 +154,7 @@ fn certificate(app: &App, args: &RunArgs, options: &RunOptions) -> Option<PathBu
 
 /// A run whose certificate still holds.
 fn nothing_to_do(app: &App, args: &RunArgs, certified: &engine::Certified) -> Result<ExitCode> {
-    let observers = Observers::new(app, args)?;
+    let observers = Observers::new(app, args, events(args)?)?;
     let run = engine::new_run_id(&app.cache());
     observers.begin(RunWriter::create(&app.cache(), &run)?);
     engine::run_certified(certified, &run, &observers.sink());
@@ -142,7 +166,7 @@ fn nothing_to_do(app: &App, args: &RunArgs, certified: &engine::Certified) -> Re
 }
 
 /// Who listens to a run: console, summary, record, and the event file if one is asked for.
-struct Observers {
+pub(super) struct Observers {
     summary: Arc<Summary>,
     events: Option<Arc<JsonLines>>,
     trace: Option<Arc<Trace>>,
@@ -151,7 +175,7 @@ struct Observers {
 }
 
 impl Observers {
-    fn new(app: &App, args: &RunArgs) -> Result<Self> {
+    pub(super) fn new(app: &App, args: &RunArgs, events: Option<Arc<JsonLines>>) -> Result<Self> {
         let summary = Arc::new(Summary::default());
         let console = Arc::new(Console::new(
             Arc::clone(&app.printer),
@@ -159,7 +183,6 @@ impl Observers {
             args.progress.into(),
         ));
         let mut observers: Vec<Arc<dyn Observer>> = vec![console, Arc::clone(&summary) as Arc<dyn Observer>];
-        let events = args.events.as_deref().map(JsonLines::create).transpose()?.map(Arc::new);
         observers.extend(events.clone().map(|events| events as Arc<dyn Observer>));
         let trace = args.trace.as_deref().map(Trace::create).transpose()?.map(Arc::new);
         observers.extend(trace.clone().map(|trace| trace as Arc<dyn Observer>));

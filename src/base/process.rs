@@ -1,7 +1,10 @@
 //! Processes of this machine: who is alive, who is in a group, who carries a variable in its environment. Unaware of who started them.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -101,6 +104,32 @@ pub fn pids() -> Vec<u32> {
     pids
 }
 
+/// True if there is a process of this id, also one that has ended and waits to be reaped.
+pub fn exists(pid: u32) -> bool {
+    !matches!(signal::kill(as_pid(pid), None), Err(Errno::ESRCH))
+}
+
+/// The id given to the newest process or thread; ids are given in rising order, and then from the beginning. `None` where the system
+/// does not tell.
+pub fn last_pid() -> Option<u32> {
+    static FILE: OnceLock<Option<File>> = OnceLock::new();
+    let file = FILE.get_or_init(|| {
+        let file = File::open("/proc/loadavg").ok()?;
+        // In some containers another file system stands in for this file, and tells something else.
+        let kind = nix::sys::statfs::fstatfs(&file).ok()?.filesystem_type();
+        (kind == nix::sys::statfs::PROC_SUPER_MAGIC).then_some(file)
+    });
+    let mut buffer = [0; 128];
+    let read = file.as_ref()?.read_at(&mut buffer, 0).ok()?;
+    std::str::from_utf8(&buffer[..read]).ok()?.split_ascii_whitespace().last()?.parse().ok()
+}
+
+/// A descriptor of a child that was not reaped yet: it becomes readable when the process ends. `None` where the system has none.
+pub fn handle(child: u32) -> Option<OwnedFd> {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    pidfd_open(Pid::from_raw(i32::try_from(child).ok()?)?, PidfdFlags::empty()).ok()
+}
+
 /// Sends a signal to every process of a group; false if there is none. Groups 0 and 1 are never meant.
 pub fn kill_group(pgid: u32, signal: Signal) -> bool {
     pgid > 1 && signal::killpg(as_pid(pgid), signal).is_ok()
@@ -180,11 +209,14 @@ mod tests {
         assert_eq!(in_group(pid), [pid]);
         assert!(wait_until(LONG, || with_environ("FLOW_PROCESS_TEST", &value) == [pid]));
         assert!(with_environ("FLOW_PROCESS_TEST", "a").is_empty());
+        assert!(exists(pid));
+        assert!(last_pid().is_none_or(|last| last >= pid || last < std::process::id()), "{:?}", last_pid());
         let start = start_time(pid).unwrap();
         assert!(kill_group(pid, Signal::SIGKILL));
         assert!(wait_until(LONG, || !group_alive(pid)), "a zombie counts as alive");
         assert!(!is_alive(pid, start));
         child.wait().unwrap();
+        assert!(!exists(pid));
         assert!(!group_alive(pid));
         assert!(!kill_group(pid, Signal::SIGTERM));
     }

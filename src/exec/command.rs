@@ -1,6 +1,7 @@
 //! Runs one attempt of a command: output into the log, timeout, cancel, and nothing left behind. Unaware of nodes, keys and retries.
 
 use std::io::PipeReader;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -23,8 +24,10 @@ const LEFT_OVER_GRACE: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(5);
 /// How long output is still read that an unknown process keeps open.
 const DRAIN: Duration = Duration::from_millis(200);
-/// The first pause between two looks at a command that closed its output but goes on; each is twice the one before.
-const FIRST_PAUSE: Duration = Duration::from_micros(200);
+/// The first pause between two looks at what cannot be waited for.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Bytes read at once.
+const BUFFER: usize = 4 * 1024;
 /// Longest time between two looks at the cancel tokens.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -121,11 +124,21 @@ fn run_with_grace(job: CommandJob, guard: &Guard, grace: Duration) -> Result<Exi
     };
     let Launched { mut child, family, output } = launch.start(Mark::new("FLOW_NODE_ATTEMPT"), guard)?;
     let mut output =
-        Output { pipe: Some(output), lines: Lines::new(job.masker), log: job.log, pause: FIRST_PAUSE };
+        Output { pipe: Some(output), lines: Lines::new(job.masker), log: job.log, buffer: Vec::new() };
+    let mut end = None;
+    let mut pause = PAUSE;
     let mut status: Option<ExitStatus> = None;
     let mut ending: Option<Ending> = None;
     loop {
-        output.wait(TICK);
+        if output.pipe.is_some() {
+            output.wait(TICK);
+        } else if status.is_none() {
+            wait_for_end(end.get_or_insert_with(|| process::handle(child.id())), TICK);
+        } else {
+            // Somebody else of its family goes on.
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(TICK);
+        }
         if status.is_none() {
             // An error means that somebody else reaped it; its exit code is lost then.
             status = child.try_wait().unwrap_or_else(|_| Some(ExitStatus::from_raw(0xff00)));
@@ -133,7 +146,7 @@ fn run_with_grace(job: CommandJob, guard: &Guard, grace: Duration) -> Result<Exi
         let now = Instant::now();
         let kill_now = job.kill_now.is_cancelled();
         if let Some(ending) = &mut ending {
-            if status.is_some() && !family.left_over() {
+            if status.is_some() && !family.left_over(begun) {
                 break;
             }
             if kill_now || now >= ending.deadline {
@@ -152,7 +165,7 @@ fn run_with_grace(job: CommandJob, guard: &Guard, grace: Duration) -> Result<Exi
             continue;
         }
         if status.is_some() {
-            if !family.left_over() {
+            if !family.left_over(begun) {
                 break;
             }
             family.terminate();
@@ -173,26 +186,37 @@ fn run_with_grace(job: CommandJob, guard: &Guard, grace: Duration) -> Result<Exi
     Ok(by_flow.unwrap_or_else(|| status.map_or(Exit::Signal(9, process::signal_name(9)), Exit::from_status)))
 }
 
+/// Waits at most `within` for the end of a process.
+fn wait_for_end(process: &Option<OwnedFd>, within: Duration) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    match process {
+        Some(process) => {
+            let millis = u16::try_from(within.as_millis()).unwrap_or(u16::MAX);
+            let mut wanted = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+            // An interrupted wait is a short one.
+            let _ = poll(&mut wanted, PollTimeout::from(millis));
+        }
+        None => std::thread::sleep(PAUSE),
+    }
+}
+
 /// The output of the command on its way to the log.
 struct Output<'a> {
     /// `None` once its end was seen.
     pipe: Option<PipeReader>,
     lines: Lines<'a>,
     log: &'a mut (dyn FnMut(&str) + Send),
-    /// How long to wait next when there is no pipe to wait for.
-    pause: Duration,
+    /// Made when something is there to be read.
+    buffer: Vec<u8>,
 }
 
 impl Output<'_> {
-    /// Waits at most `within` for output, hands it on and says how much it was. After its end: a pause that grows to `within`.
+    /// Waits at most `within` for output, hands it on and says how much it was.
     fn wait(&mut self, within: Duration) -> usize {
-        let mut buffer = [0; 16 * 1024];
-        let Some(pipe) = &mut self.pipe else {
-            std::thread::sleep(self.pause.min(within));
-            self.pause = (self.pause * 2).min(TICK);
-            return 0;
-        };
-        match read_some(pipe, &mut buffer, within) {
+        let Some(pipe) = &mut self.pipe else { return 0 };
+        self.buffer.resize(BUFFER, 0);
+        match read_some(pipe, &mut self.buffer, within) {
             None => 0,
             Some(0) => {
                 self.pipe = None;
@@ -200,7 +224,7 @@ impl Output<'_> {
             }
             Some(read) => {
                 failpoint::hit("running");
-                self.lines.push(&buffer[..read], self.log);
+                self.lines.push(&self.buffer[..read], self.log);
                 read
             }
         }

@@ -1,12 +1,17 @@
 //! The processes of one attempt or service: its group, and whatever left the group but still carries its mark. Unaware of why they end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::base::{clock, process};
+
+/// More processes than this since a command began: all that there are are fewer to look at.
+const MANY: u32 = 2000;
+/// In less time than this, ids of processes do not come round.
+const ROUND: Duration = Duration::from_millis(500);
 
 /// A variable with a value nobody else has, put into the environment of what is started.
 #[derive(Clone, Debug)]
@@ -65,30 +70,40 @@ impl Family {
         self.signal(Signal::SIGCONT);
     }
 
-    /// True if something is left after the leader was reaped. Cheap: a process that was looked at before is not read again.
-    pub(super) fn left_over(&self) -> bool {
-        process::group_alive(self.pgid) || seen_with(&self.mark)
+    /// True if something is left after the leader, which was started at `since`, was reaped.
+    pub(super) fn left_over(&self, since: Instant) -> bool {
+        process::group_alive(self.pgid) || self.marked_since(since)
     }
-}
 
-/// Whether a process with this mark runs, by what each process carried when it was first seen.
-///
-/// This is asked at the end of every command, so it costs one listing of `/proc` and a look at what is new there. Of a process between
-/// fork and exec the parent's environment is seen: that of a marked parent carries the mark too, and what flow itself starts leads a
-/// group. The sweep at the end of the run reads every process again.
-fn seen_with(mark: &Mark) -> bool {
-    static SEEN: Mutex<BTreeMap<u32, Option<String>>> = Mutex::new(BTreeMap::new());
-    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut now = BTreeMap::new();
-    for pid in process::pids() {
-        let carried = seen.remove(&pid).unwrap_or_else(|| process::environ_value(pid, mark.variable));
-        now.insert(pid, carried);
+    /// Whether a process runs that was started after the leader and carries the mark.
+    ///
+    /// This is asked at the end of every command. Ids of processes are given in rising order, so those that descend from the leader are
+    /// among the few after its own: each is asked for by its id, and only one that is there is looked at. Where an id may have come
+    /// round, or the system does not tell the last one, all processes are looked at. Of a process between fork and exec the parent's
+    /// environment is seen: that of a marked parent carries the mark too.
+    fn marked_since(&self, since: Instant) -> bool {
+        let mut from = self.pgid;
+        loop {
+            let Some(last) = process::last_pid().filter(|last| (from..from + MANY).contains(last)) else {
+                return !self.marked().is_empty();
+            };
+            if since.elapsed() > ROUND {
+                return !self.marked().is_empty();
+            }
+            if last == from {
+                return false;
+            }
+            // One that is gone may have started another meanwhile: the last id is asked for until it stands.
+            if (from + 1..=last).any(|pid| process::exists(pid) && self.is_marked(pid)) {
+                return true;
+            }
+            from = last;
+        }
     }
-    *seen = now;
-    let carriers = seen.iter().filter(|(_, carried)| carried.as_deref() == Some(mark.value.as_str()));
-    carriers
-        .into_iter()
-        .any(|(pid, _)| process::environ_value(*pid, mark.variable).as_ref() == Some(&mark.value))
+
+    fn is_marked(&self, pid: u32) -> bool {
+        process::environ_value(pid, self.mark.variable).as_ref() == Some(&self.mark.value)
+    }
 }
 
 #[cfg(test)]

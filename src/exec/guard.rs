@@ -1,7 +1,7 @@
 //! The guard: a process of its own session that ends everything a run started once flow is gone, however it went. Unaware of nodes.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, BufReader, PipeReader, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::groups::{self, Groups};
 use super::launch::read_some;
 use crate::base::process;
 use crate::{Error, Result};
@@ -25,12 +26,13 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// What the guard says once no signal of the terminal can reach it.
 const READY: &[u8] = b"ready\n";
 /// What flow says if it ends in order: it was starting nothing.
-const DONE: &str = "done\n";
+const DONE: &[u8] = b"done\n";
 
-/// flow's end of the pipe to the guard. While it is open, flow is alive.
+/// flow's end of the pipe to the guard, and the groups that it shares with it. While the pipe is open, flow is alive.
 #[derive(Debug)]
 pub struct Guard {
     pipe: Mutex<Option<ChildStdin>>,
+    groups: Groups,
     child: Mutex<Child>,
 }
 
@@ -42,13 +44,17 @@ impl Guard {
     pub fn start(flow_exe: &Path, run_id: &str) -> Result<Self> {
         let (mut said, says) = io::pipe()
             .map_err(|e| Error::environment(format!("failed to make a pipe for the guard: {e}")))?;
+        let shared = |e: io::Error| Error::environment(format!("failed to share memory with the guard: {e}"));
+        let groups = Groups::new().map_err(shared)?;
+        let table = groups.share().map_err(shared)?;
         let mut child = Command::new(flow_exe)
             .args(["__guard", run_id])
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(says)
-            .stderr(Stdio::null())
+            // it says nothing there: this is how it comes by the table
+            .stderr(table)
             .spawn()
             .map_err(|e| Error::io("start the guard", flow_exe, e))?;
         let pipe = child.stdin.take();
@@ -59,38 +65,31 @@ impl Guard {
             return Err(Error::environment(format!("the guard ({} __guard) {what}", flow_exe.display()))
                 .hint("without it processes could outlive flow, so nothing was started"));
         }
-        Ok(Self { pipe: Mutex::new(pipe), child: Mutex::new(child) })
+        Ok(Self { pipe: Mutex::new(pipe), groups, child: Mutex::new(child) })
     }
 
     /// Tells of a process group that must not outlive flow.
     pub fn register(&self, pgid: u32) {
-        self.tell(&format!("+{pgid}\n"));
+        self.groups.add(pgid);
     }
 
     /// Tells that a process group is empty; its number may mean another one from now on.
     pub fn release(&self, pgid: u32) {
-        self.tell(&format!("-{pgid}\n"));
+        self.groups.remove(pgid);
     }
 
     /// Ends whatever the run left behind and waits for the guard. Every group should be released by now.
     pub fn finish(self) {
         drop(self);
     }
-
-    /// One write per line, so that a line is in the pipe whole or not at all.
-    fn tell(&self, line: &str) {
-        let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipe) = pipe.as_mut() {
-            // If somebody killed the guard, the run goes on; the next run then sweeps after this one.
-            let _ = pipe.write_all(line.as_bytes());
-        }
-    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.tell(DONE);
-        self.pipe.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut pipe) = self.pipe.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // If somebody killed the guard, the next run sweeps after this one.
+            let _ = pipe.write_all(DONE);
+        }
         let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
     }
 }
@@ -131,40 +130,18 @@ pub fn guard_main(run_id: &str) -> ExitCode {
     if stdout.write_all(READY).and_then(|()| stdout.flush()).is_err() {
         return ExitCode::FAILURE;
     }
-    let watched = watch(io::stdin().lock());
-    sweep(run_id, &watched.groups, GRACE, if watched.in_order { Duration::ZERO } else { SETTLE });
+    let in_order = await_end(io::stdin().lock());
+    let groups = groups::read(io::stderr());
+    sweep(run_id, &groups, GRACE, if in_order { Duration::ZERO } else { SETTLE });
     ExitCode::SUCCESS
 }
 
-/// What the guard knows when its input ends.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Watched {
-    /// Groups told of and not released.
-    groups: BTreeSet<u32>,
-    /// flow ended by itself.
-    in_order: bool,
-}
-
-fn watch(input: impl io::Read) -> Watched {
-    let mut input = BufReader::new(input);
-    let mut watched = Watched::default();
-    let mut line = String::new();
-    loop {
-        line.clear();
-        match input.read_line(&mut line) {
-            Ok(0) | Err(_) => return watched,
-            Ok(_) => {}
-        }
-        // A line without its end could be the beginning of another number.
-        let Some(text) = line.strip_suffix('\n') else { return watched };
-        if let Some(Ok(group)) = text.strip_prefix('+').map(str::parse) {
-            watched.groups.insert(group);
-        } else if let Some(Ok(group)) = text.strip_prefix('-').map(str::parse::<u32>) {
-            watched.groups.remove(&group);
-        } else if line == DONE {
-            watched.in_order = true;
-        }
-    }
+/// Waits until flow has closed its end of the pipe, or is gone. True if it ended by itself.
+fn await_end(mut input: impl Read) -> bool {
+    let mut said = Vec::new();
+    // What cannot be read any more is the end, too.
+    let _ = input.read_to_end(&mut said);
+    said == DONE
 }
 
 /// Ends every process whose environment holds `FLOW_RUN=<run_id>`: TERM, `grace`, KILL. Says how many there were.
@@ -339,11 +316,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_protocol() {
-        let watched = |text: &str| watch(text.as_bytes());
-        assert_eq!(watched("+12\n+13\n-12\n+4"), Watched { groups: [13].into(), in_order: false });
-        assert_eq!(watched("+12\n-12\ndone\n"), Watched { groups: [].into(), in_order: true });
-        assert_eq!(watched("+x\n?\n"), Watched::default());
+    fn an_end_in_order_is_told_whole() {
+        assert!(await_end(DONE));
+        assert!(!await_end(&DONE[1..]) && !await_end(&b""[..]));
     }
 
     #[test]

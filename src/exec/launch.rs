@@ -69,16 +69,21 @@ pub(super) struct Launched {
 impl Launch<'_> {
     /// Starts it, marks it, and tells the guard.
     pub(super) fn start(&self, mark: Mark, guard: &Guard) -> Result<Launched, LaunchError> {
-        self.spawn(mark, guard).map_err(|error| error.masked(self.masker))
+        self.spawn(mark, guard).map_err(|error| self.of_place().unwrap_or(error).masked(self.masker))
+    }
+
+    /// What is wrong with the working directory: asked for only if something failed.
+    fn of_place(&self) -> Option<LaunchError> {
+        if self.cwd.is_dir() {
+            return None;
+        }
+        let what = if self.cwd.exists() { "is no directory" } else { "does not exist" };
+        let error = LaunchError::new(format!("working directory {} {what}", self.cwd.display()));
+        Some(error.hint("'cwd' names a directory in the workspace"))
     }
 
     fn spawn(&self, mark: Mark, guard: &Guard) -> Result<Launched, LaunchError> {
         let program = self.argv.first().ok_or_else(|| LaunchError::new("the command is empty"))?;
-        if !self.cwd.is_dir() {
-            let what = if self.cwd.exists() { "is no directory" } else { "does not exist" };
-            return Err(LaunchError::new(format!("working directory {} {what}", self.cwd.display()))
-                .hint("'cwd' names a directory in the workspace"));
-        }
         let stdin = match self.stdin {
             None => Stdio::null(),
             Some(path) => File::open(path).map(Stdio::from).map_err(|e| {

@@ -2,6 +2,7 @@
 
 mod command;
 mod family;
+mod groups;
 mod guard;
 mod launch;
 mod lines;

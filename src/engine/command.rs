@@ -69,7 +69,8 @@ pub(super) fn run(
         .as_ref()
         .and_then(|name| running.inputs.get(name)?.first().map(|file| root.join(&file.path)));
     let stdout = io.stdout.as_ref().and_then(|name| running.outputs.get(name).cloned());
-    let env = environment(session, node, running).map_err(Failure::new)?;
+    let mut env = environment(session, node, running).map_err(Failure::new)?;
+    let argv = share_jobs(session, node, &mut env, argv);
     let guard = session.guard().map_err(Failure::from)?;
     let mut lines = |line: &str| log.line(line);
     let job = CommandJob {
@@ -119,6 +120,22 @@ fn environment(
         set(name, plain(&filled));
     }
     Ok(env)
+}
+
+/// Gives a command that asks for it the pool of job tokens. It is in no key: how many jobs run at once decides no result.
+fn share_jobs(
+    session: &Session,
+    node: &Node,
+    env: &mut Vec<(String, String)>,
+    argv: Vec<String>,
+) -> Vec<String> {
+    let (Some(style), Some(pool)) = (node.resources.jobserver, session.jobs()) else { return argv };
+    let more = node.env.get("MAKEFLAGS").and_then(|_| env.iter().find(|(name, _)| name == "MAKEFLAGS"));
+    let more = more.map(|(_, value)| value.clone()).unwrap_or_default();
+    let (flags, argv) = pool.hand(session.jobs_style(style), &more, argv);
+    env.retain(|(name, _)| name != "MAKEFLAGS");
+    env.push(("MAKEFLAGS".to_owned(), flags));
+    argv
 }
 
 /// Whether a node is a command.

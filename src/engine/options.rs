@@ -1,10 +1,12 @@
 //! What a run is asked to do, and what it answers. Unaware of how.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::digest::Digest;
 use crate::error::Kind;
+use crate::exec::JobPool;
 
 /// Options of a run.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct RunOptions {
     pub offline: bool,
     /// Whose outputs are brought into place; by default all without targets, else those of the targets.
     pub restore: Option<Restore>,
+    /// The job tokens of a make that started this run; it takes its slots from there.
+    pub jobserver: Option<Arc<JobPool>>,
     /// Do not wait for another run of this workspace.
     pub no_wait: bool,
     /// Where a certificate goes if there was nothing to do, and files besides the workflow's that decided what to run.
@@ -42,6 +46,7 @@ impl Default for RunOptions {
             no_cache: false,
             offline: false,
             restore: None,
+            jobserver: None,
             no_wait: false,
             certificate: None,
         }

@@ -4,6 +4,7 @@ mod bytes;
 mod demand;
 mod evaluate;
 mod outcome;
+mod tokens;
 mod timing;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -27,6 +28,7 @@ use crate::model::{Artifact, Outcome};
 pub(super) use demand::check_demands;
 use demand::{capacity, priorities};
 use timing::{Pulse, Times};
+use tokens::Tokens;
 
 /// Runs a session to its end. The caller holds the workspace lock.
 pub fn run(session: &mut Session) -> Result<RunSummary> {
@@ -77,6 +79,7 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
         selection.nodes.iter().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect(),
     );
     session.emit(Event::Looked { seconds: looking.elapsed().as_secs_f64() });
+    session.share_jobs(&selection, capacity.cpu)?;
     let failure = std::thread::scope(|scope| {
         let (sender, receiver) = channel();
         let mut coordinator = Coordinator::new(session, &finder, selection, capacity);
@@ -145,6 +148,7 @@ struct Coordinator<'s> {
     /// Nodes whose outputs are brought into place.
     wanted: BTreeSet<NodeIx>,
     scheduler: Scheduler,
+    tokens: Tokens,
     slots: Vec<Slot>,
     priority: Vec<u64>,
     evaluable: VecDeque<NodeIx>,
@@ -178,6 +182,7 @@ impl<'s> Coordinator<'s> {
             }
         }
         let wanted = wanted(&session.project, &session.options, &selection);
+        let mut scheduler = Scheduler::new(capacity);
         let evaluable = graph
             .order
             .iter()
@@ -190,7 +195,8 @@ impl<'s> Coordinator<'s> {
             finder,
             selection,
             wanted,
-            scheduler: Scheduler::new(capacity),
+            tokens: Tokens::of(session.jobs().cloned(), &mut scheduler),
+            scheduler,
             slots,
             evaluable,
             tasks: HashMap::new(),
@@ -240,14 +246,22 @@ impl<'s> Coordinator<'s> {
                     self.tasks.remove(&ix);
                 }
             } else {
-                while let Some(ix) = self.scheduler.next() {
-                    self.start(ix, scope, sender.clone());
+                loop {
+                    while let Some(ix) = self.scheduler.next() {
+                        self.start(ix, scope, sender.clone());
+                    }
+                    if !self.tokens.more(&mut self.scheduler) {
+                        break;
+                    }
                 }
             }
+            self.tokens.give_back(&mut self.scheduler);
             if self.scheduler.running() == 0 && (self.halting || self.evaluable.is_empty()) {
                 break;
             }
-            match receiver.recv_timeout(Duration::from_millis(50)) {
+            // nobody tells of a token that becomes free
+            let tick = if self.tokens.counted() { 10 } else { 50 };
+            match receiver.recv_timeout(Duration::from_millis(tick)) {
                 Ok(finished) => self.finished(finished, scope),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -35,6 +35,8 @@ pub(super) struct Demand {
 pub(super) struct Scheduler {
     capacity: Capacity,
     used: Capacity,
+    /// CPU slots that may be used now, if fewer than there are.
+    allowed: Option<u32>,
     /// Highest priority first, then lowest index.
     ready: BTreeSet<(Reverse<u64>, NodeIx)>,
     demands: HashMap<NodeIx, Demand>,
@@ -61,19 +63,7 @@ impl Scheduler {
 
     /// The next node to start, which then counts as running.
     pub(super) fn next(&mut self) -> Option<NodeIx> {
-        let mut chosen = None;
-        for &(priority, node) in &self.ready {
-            let demand = &self.demands[&node];
-            if self.fits(demand) {
-                chosen = Some((priority, node));
-                break;
-            }
-            // one that wants to be alone must not be starved by smaller ones behind it
-            if demand.exclusive == Some(ExclusiveScope::Run) {
-                return None;
-            }
-        }
-        let (priority, node) = chosen?;
+        let (priority, node) = self.choose(self.cpu())?;
         self.ready.remove(&(priority, node));
         let demand = self.demands.remove(&node)?;
         self.used.cpu += demand.cpu;
@@ -86,7 +76,42 @@ impl Scheduler {
         Some(node)
     }
 
-    fn fits(&self, demand: &Demand) -> bool {
+    /// From now on running nodes may have `cpu` slots together, of those that there are; a first one starts whatever it demands.
+    pub(super) fn allow(&mut self, cpu: u32) {
+        self.allowed = Some(cpu);
+    }
+
+    /// Whether a node could start, or a running one would have what it demands, if more slots were allowed.
+    pub(super) fn wants_cpu(&self) -> bool {
+        let allowed = self.cpu();
+        allowed < self.capacity.cpu && (self.used.cpu > allowed || self.choose(self.capacity.cpu).is_some())
+    }
+
+    /// CPU slots of what runs.
+    pub(super) fn used_cpu(&self) -> u32 {
+        self.used.cpu
+    }
+
+    fn cpu(&self) -> u32 {
+        self.allowed.map_or(self.capacity.cpu, |allowed| allowed.min(self.capacity.cpu))
+    }
+
+    /// The first that fits if there are `cpu` slots.
+    fn choose(&self, cpu: u32) -> Option<(Reverse<u64>, NodeIx)> {
+        for &(priority, node) in &self.ready {
+            let demand = &self.demands[&node];
+            if self.fits(demand, cpu) {
+                return Some((priority, node));
+            }
+            // one that wants to be alone must not be starved by smaller ones behind it
+            if demand.exclusive == Some(ExclusiveScope::Run) {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn fits(&self, demand: &Demand, cpu: u32) -> bool {
         let pools_fit = demand.pools.iter().all(|(pool, n)| {
             let size = self.capacity.pools.get(pool).copied().unwrap_or(0);
             self.used.pools.get(pool).copied().unwrap_or(0) + n <= size
@@ -104,7 +129,8 @@ impl Scheduler {
             Some(ExclusiveScope::Pool(pool)) => uses(demand, pool),
             None => false,
         });
-        self.used.cpu + demand.cpu <= self.capacity.cpu
+        let alone_on_cpu = self.used.cpu == 0 || demand.cpu == 0;
+        (self.used.cpu + demand.cpu <= cpu || alone_on_cpu)
             && !(demand.waits && self.waiting >= WAITING)
             && (self.used.mem + demand.mem <= self.capacity.mem || self.running.is_empty())
             && pools_fit
@@ -202,6 +228,22 @@ mod tests {
         s.push(0, cpu(8), 1);
         s.push(1, cpu(1), 0);
         assert_eq!((s.next(), s.next()), (Some(0), None));
+    }
+
+    #[test]
+    fn only_so_many_slots_as_are_allowed_but_the_first_starts_in_any_case() {
+        let mut s = scheduler(3, &[]);
+        s.allow(1);
+        for (node, slots) in [(0, 2), (1, 1), (2, 1)] {
+            s.push(node, cpu(slots), 9 - node as u64);
+        }
+        assert_eq!((s.next(), s.next(), s.wants_cpu()), (Some(0), None, true));
+        s.allow(2);
+        assert_eq!((s.next(), s.wants_cpu()), (None, true));
+        s.allow(3);
+        assert_eq!((s.next(), s.next(), s.wants_cpu()), (Some(1), None, false));
+        s.finish(0);
+        assert_eq!((s.used_cpu(), s.next(), s.wants_cpu()), (1, Some(2), false));
     }
 
     #[test]

@@ -12,8 +12,9 @@ use crate::api::CancelToken;
 use crate::base::clock;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
-use crate::exec::{Guard, Masker};
-use crate::graph::{Node, NodeAction, NodeIx, ServiceAction, ServiceNode, select};
+use crate::exec::{Guard, JobPool, Masker};
+use crate::graph::{Node, NodeAction, NodeIx, Selection, ServiceAction, ServiceNode, select};
+use crate::model::Jobserver;
 
 /// The run id, in the environment of everything a run starts.
 pub(super) const ENV_RUN: &str = "FLOW_RUN";
@@ -57,6 +58,10 @@ pub struct Session {
     pub(super) program: PathBuf,
     /// What was done about runs that were killed.
     pub(super) recovered: Vec<String>,
+    /// The pool of job tokens, if one is used.
+    jobs: OnceLock<Arc<JobPool>>,
+    /// How commands are told of it where they do not say.
+    jobs_style: OnceLock<Jobserver>,
     guard: OnceLock<Guard>,
     guard_start: Mutex<()>,
     runtime: OnceLock<tokio::runtime::Runtime>,
@@ -111,6 +116,8 @@ impl Session {
             pool,
             program,
             recovered: Vec::new(),
+            jobs: OnceLock::new(),
+            jobs_style: OnceLock::new(),
             guard: OnceLock::new(),
             guard_start: Mutex::new(()),
             runtime: OnceLock::new(),
@@ -194,6 +201,35 @@ impl Session {
             let _ = self.guard.set(guard);
         }
         self.guard.get().ok_or_else(|| Error::bug("the guard vanished"))
+    }
+
+    /// The pool of job tokens that the run has with others, if there is one.
+    pub(super) fn jobs(&self) -> Option<&Arc<JobPool>> {
+        self.jobs.get()
+    }
+
+    /// Finds or makes the pool of `slots` job tokens: that of a make above, or one of its own if a selected command asks for it.
+    pub(super) fn share_jobs(&self, selection: &Selection, slots: u32) -> Result<()> {
+        let asked = |ix: &NodeIx| self.project.graph.nodes[*ix].resources.jobserver.is_some();
+        let pool = match &self.options.jobserver {
+            Some(pool) => Arc::clone(pool),
+            None if selection.nodes.iter().any(asked) => {
+                Arc::new(JobPool::create(&self.scratch.join("jobs"), slots)?)
+            }
+            None => return Ok(()),
+        };
+        let _ = self.jobs.set(pool);
+        Ok(())
+    }
+
+    /// `style`, or what the make of this machine understands.
+    pub(super) fn jobs_style(&self, style: Jobserver) -> Jobserver {
+        match style {
+            Jobserver::Auto => *self
+                .jobs_style
+                .get_or_init(|| crate::exec::style_of_make(std::env::var("PATH").ok().as_deref())),
+            said => said,
+        }
     }
 
     /// The runtime of waiting stages.

@@ -4,6 +4,7 @@ mod command;
 mod family;
 mod groups;
 mod guard;
+mod jobserver;
 mod launch;
 mod lines;
 mod mask;
@@ -14,6 +15,7 @@ mod service_log;
 
 pub use command::{CommandJob, Exit, run_command};
 pub use guard::{Guard, end_run_processes, guard_main};
+pub use jobserver::{JobPool, style_of_make};
 pub use launch::LaunchError;
 pub use mask::{MaskStream, Masker};
 pub use service::{ArgvForPort, EnvForPort, RunningService, ServiceFailure, ServiceSpec, Stopped};

@@ -56,7 +56,7 @@ pub(super) const STEP: &[&str] = &[
 
 pub(super) const OUTPUT: &[&str] = &["path", "append", "optional", "on_failure"];
 
-pub(super) const STEP_RESOURCES: &[&str] = &["cpu", "mem", "gpu", "pool", "exclusive"];
+pub(super) const STEP_RESOURCES: &[&str] = &["cpu", "mem", "gpu", "pool", "exclusive", "jobserver"];
 
 pub(super) const RESOURCES: &[&str] = &["devices", "pools", "executors"];
 

@@ -184,6 +184,7 @@ fn step_property(stages: &[&str]) -> impl Fn(&str) -> Value {
             "mem" => json!({"type": ["string", "integer"]}),
             "pool" => json!({"type": "object", "additionalProperties": {"type": "integer", "minimum": 1}}),
             "exclusive" => json!({"type": ["boolean", "string"]}),
+            "jobserver" => json!({"enum": [true, false, "fifo", "pipe"]}),
             _ => json!({}),
         }),
         "retry" => object(keys::RETRY, |key| match key {

@@ -17,6 +17,7 @@ pub use policy::{Outcome, Policy, Retry};
 pub use reference::{MatrixField, Reference, ServiceField, StepRef, WorkflowField};
 pub use source::{Source, SourceId, Sources, Span};
 pub use workflow::{
-    Action, Axis, AxisValues, Command, Declared, ExclusiveScope, Include, Matrix, OutputDecl, Param,
-    ParamScope, Pool, Probe, Ready, Resources, Service, ServiceAction, Step, StepResources, Tool, Workflow,
+    Action, Axis, AxisValues, Command, Declared, ExclusiveScope, Include, Jobserver, Matrix, OutputDecl,
+    Param, ParamScope, Pool, Probe, Ready, Resources, Service, ServiceAction, Step, StepResources, Tool,
+    Workflow,
 };

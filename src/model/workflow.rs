@@ -268,12 +268,25 @@ pub struct StepResources {
     pub pools: BTreeMap<String, u32>,
     /// Alone in the run, or alone in a pool.
     pub exclusive: Option<ExclusiveScope>,
+    /// The command takes the tokens of its further jobs from the pool of the run.
+    pub jobserver: Option<Jobserver>,
 }
 
 impl Default for StepResources {
     fn default() -> Self {
-        Self { cpu: 1, mem: 0, pools: BTreeMap::new(), exclusive: None }
+        Self { cpu: 1, mem: 0, pools: BTreeMap::new(), exclusive: None, jobserver: None }
     }
+}
+
+/// How a command is told of the pool of job tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Jobserver {
+    /// As the make of this machine understands it.
+    Auto,
+    /// By the name of a pipe: GNU make 4.4, ninja 1.13, cargo.
+    Fifo,
+    /// By two open descriptors: GNU make 4.2 and later, cargo.
+    Pipe,
 }
 
 /// How alone a node wants to be.

@@ -15,6 +15,7 @@ mod hardening;
 mod incremental;
 mod inferencemax;
 mod interrupt;
+mod jobserver;
 mod kill;
 mod messages;
 mod nothing_to_do;

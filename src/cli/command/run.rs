@@ -10,6 +10,7 @@ use crate::cli::signals;
 use crate::engine::{self, Force, RunOptions, Session};
 use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
+use crate::exec::JobPool;
 use crate::observe::jsonl::JsonLines;
 use crate::observe::record::Recorder;
 use crate::observe::summary::Summary;
@@ -37,10 +38,23 @@ pub(super) fn options(select: &SelectArgs) -> RunOptions {
     }
 }
 
-/// Options of a run from its arguments.
-pub(super) fn run_options(args: &RunArgs) -> RunOptions {
+/// Options of a run from its arguments, and from a make above it.
+pub(super) fn run_options(app: &App, args: &RunArgs) -> RunOptions {
     let mut options = options(&args.select);
     options.keep_going = args.keep_going;
+    match JobPool::inherited(std::env::var_os("MAKEFLAGS").as_deref()) {
+        None => {}
+        Some(Ok(pool)) => {
+            options.jobs = pool.slots().map_or(options.jobs, |n| n as usize);
+            options.jobserver = Some(Arc::new(pool));
+        }
+        Some(Err(why)) => {
+            let line = format!(
+                "the jobserver of make cannot be used ({why}): its jobs and those of flow are not counted together"
+            );
+            app.printer.talk(&format!("{line}\nhelp: begin the line of the rule with '+'\n"));
+        }
+    }
     if let Some(jobs) = args.jobs {
         options.jobs = jobs;
     }
@@ -48,7 +62,7 @@ pub(super) fn run_options(args: &RunArgs) -> RunOptions {
 }
 
 pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
-    let mut options = run_options(args);
+    let mut options = run_options(app, args);
     let interrupts = signals::listen()?;
     let place = certificate(app, args, &options);
     options.certificate = place.clone().map(|place| (place, args.select.workflow.params.clone()));

@@ -133,7 +133,7 @@ impl Watch<'_> {
         let mut list =
             Watchlist::new(&project, &self.args.run.select.targets, declared, self.app.embedded())?;
         let notices = self.args.restart.then(|| self.notices(&list.directories()));
-        let mut options = run_options(&self.args.run);
+        let mut options = run_options(self.app, &self.args.run);
         if self.began {
             options = RunOptions { force: Force::Nothing, remeasure: None, ..options };
         }

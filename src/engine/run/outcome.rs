@@ -19,6 +19,10 @@ impl<'s> Coordinator<'s> {
         let ix = finished.node;
         self.scheduler.finish(ix);
         self.running.remove(&ix);
+        let has_pool = |ix: NodeIx| self.node(ix).resources.jobserver.is_some();
+        if has_pool(ix) && !self.running.keys().any(|other| has_pool(*other)) {
+            self.tokens.settle();
+        }
         self.slots[ix].attempts += finished.attempts;
         self.slots[ix].seconds += finished.seconds;
         self.slots[ix].times.timing = finished.timing;

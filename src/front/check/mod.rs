@@ -229,6 +229,10 @@ impl Checker<'_> {
             }
         }
         self.pools(step);
+        if step.resources.jobserver.is_some() && matches!(step.action, Action::Uses { .. }) {
+            let message = format!("step '{}': only a command can use a jobserver", step.id);
+            self.report.fault(step.span, message, Some("take it out of 'resources'".to_owned()));
+        }
     }
 
     fn pools(&mut self, step: &Step) {

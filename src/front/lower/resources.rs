@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{ExclusiveScope, Include, Pool, Resources, Span, StepResources};
+use crate::model::{ExclusiveScope, Include, Jobserver, Pool, Resources, Span, StepResources};
 
 use super::super::keys;
 use super::super::node::{Kind, Node};
@@ -37,6 +37,16 @@ pub(in crate::front) fn step_resources(report: &mut Report, node: &Node) -> Step
         Some((_, Kind::Text(pool))) => Some(ExclusiveScope::Pool(pool.clone())),
         Some((other, _)) => {
             report.expected(other, "true or the name of a pool");
+            None
+        }
+    };
+    resources.jobserver = match node.get("jobserver").map(|j| (j, &j.kind)) {
+        None | Some((_, Kind::Bool(false))) => None,
+        Some((_, Kind::Bool(true))) => Some(Jobserver::Auto),
+        Some((_, Kind::Text(style))) if style == "fifo" => Some(Jobserver::Fifo),
+        Some((_, Kind::Text(style))) if style == "pipe" => Some(Jobserver::Pipe),
+        Some((other, _)) => {
+            report.expected(other, "true, \"fifo\" or \"pipe\"");
             None
         }
     };

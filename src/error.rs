@@ -39,7 +39,7 @@ impl Kind {
 }
 
 /// An error with everything a person needs to act on it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     /// Decides the exit code.
     pub kind: Kind,

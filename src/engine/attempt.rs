@@ -1,32 +1,28 @@
 //! One job on its thread: restore, or attempts of a node until it succeeds, fails or is cancelled; then the commit.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::collect::{self, Made};
+use super::collect::{self, Found, Made};
 use super::command;
+use super::commit::Pending;
 use super::evaluate::{Keyed, artifacts_of, differing};
 use super::facts::FactFinder;
 use super::fill::Running;
 use super::inputs::Seen;
+use super::log_file::LogFile;
 use super::publish::{self, PlaceError};
-use super::recover;
 use super::retention;
+use super::scratch::Scratch;
 use super::session::Session;
 use crate::api::{CancelToken, Done, Previous, StageContext};
 use crate::base::clock;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::event::{Begin, Event, Timing};
 use crate::exec::ServiceFailure;
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
 use crate::model::{Artifact, Retry};
-use crate::store::{NodeRow, ResultRecord};
-
-/// Lines of a failed node's log that are shown.
-const TAIL: usize = 12;
+use crate::store::{KeyLock, NodeRow, ResultRecord};
 
 /// What a job has to do.
 pub(super) enum Task {
@@ -62,6 +58,14 @@ impl Finished {
     }
 }
 
+/// What a job comes to.
+pub(super) enum Performed<'s> {
+    /// It is over.
+    Finished(Finished),
+    /// It made its outputs, and stored their bytes: what remains is to record and publish them.
+    Made(Box<Pending<'s>>),
+}
+
 /// The ways to end.
 pub(super) enum End {
     /// It ran; its outputs are stored and published.
@@ -90,65 +94,17 @@ pub(super) struct Failure {
     pub(super) cancelled: bool,
 }
 
-/// The log of a node: a file made with its first line, and an event for each line.
-pub(super) struct LogFile<'s> {
-    session: &'s Session,
-    node: &'s str,
-    file: Option<File>,
-    path: PathBuf,
-    tail: Vec<String>,
-}
-
-impl<'s> LogFile<'s> {
-    fn new(session: &'s Session, node: &'s str) -> Self {
-        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-=,[]".contains(c) { c } else { '_' };
-        let mut name: String = node.chars().map(plain).collect();
-        if name.len() > 120 || name != node {
-            name.truncate(100);
-            name = format!("{name}-{}", crate::base::digest::Digest::of(node.as_bytes()).short());
-        }
-        let path = session.project.store.dir().join("logs").join(&session.run).join(format!("{name}.log"));
-        Self { session, node, file: None, path, tail: Vec::new() }
-    }
-
-    pub(super) fn line(&mut self, line: &str) {
-        let line = self.session.masker.mask(line);
-        if self.file.is_none() {
-            if let Some(dir) = self.path.parent() {
-                let _ = std::fs::create_dir_all(dir);
-            }
-            self.file = File::options().create(true).append(true).open(&self.path).ok();
-        }
-        if let Some(file) = &mut self.file {
-            let _ = writeln!(file, "{line}");
-        }
-        if self.tail.len() == TAIL {
-            self.tail.remove(0);
-        }
-        self.tail.push(line.clone());
-        self.session.emit(Event::Log { node: self.node.to_owned(), line });
-    }
-
-    fn shown_path(&self) -> Option<String> {
-        let root = &self.session.project.root;
-        self.file
-            .as_ref()
-            .map(|_| self.path.strip_prefix(root).unwrap_or(&self.path).to_string_lossy().into_owned())
-    }
-}
-
 /// Does one job. `inputs`: per input of the node its present items.
-pub(super) fn perform(
-    session: &Session,
-    finder: &FactFinder,
+pub(super) fn perform<'s>(
+    session: &'s Session,
+    finder: &'s FactFinder,
     ix: NodeIx,
     task: Task,
     inputs: Vec<Vec<Item>>,
     begin: Begin,
-    cancel: &CancelToken,
-) -> Finished {
+    cancel: CancelToken,
+) -> Performed<'s> {
     let node = &session.project.graph.nodes[ix];
-    let begun = Instant::now();
     let mut job = Job {
         session,
         finder,
@@ -159,35 +115,41 @@ pub(super) fn perform(
         log: LogFile::new(session, &node.id),
         attempts: 0,
         record: serde_json::Map::new(),
+        begun: Instant::now(),
         timing: Timing { begin: Some(begin), ..Timing::default() },
     };
-    let end = match task {
-        Task::Restore { keyed, record, only } => job.restore(keyed, &record, &only),
+    let step = match task {
+        Task::Restore { keyed, record, only } => Step::End(job.restore(keyed, &record, &only)),
         Task::Run { keyed, reason, previous, share } => job.run(keyed, reason, previous, share),
     };
-    // the death of a service ends its dependents, wherever they are
-    let end = match end {
-        End::Cancelled if !session.stopping() => job.service_death().map_or(End::Cancelled, End::Failed),
-        other => other,
-    };
-    let end = match end {
-        End::Failed(mut failure) => {
-            failure.tail = std::mem::take(&mut job.log.tail);
-            failure.message = session.masker.mask(&failure.message);
-            End::Failed(failure)
-        }
-        other => other,
-    };
-    let ended = session.stamp(Instant::now());
-    Finished {
-        node: ix,
-        end,
-        attempts: job.attempts,
-        seconds: begun.elapsed().as_secs_f64(),
-        log: job.log.shown_path(),
-        record: job.record,
-        timing: Some(Timing { ended, ..job.timing }),
+    match step {
+        Step::End(end) => Performed::Finished(job.finish(end)),
+        Step::Made(made) => Performed::Made(Box::new(Pending::new(job, made))),
     }
+}
+
+/// What an attempt comes to.
+enum Step<'s> {
+    End(End),
+    Made(Success<'s>),
+}
+
+/// What an attempt gave.
+enum Tried {
+    End(End),
+    /// Outputs, their bytes stored, and how long the command or stage took.
+    Made(Vec<Found>, f64),
+}
+
+/// What a successful attempt made; the bytes are stored.
+pub(super) struct Success<'s> {
+    pub(super) keyed: Keyed,
+    pub(super) found: Vec<Found>,
+    pub(super) scratch: Scratch<'s>,
+    /// Others that want the same result wait for this.
+    pub(super) lock: Option<KeyLock>,
+    /// How long the command or stage took.
+    pub(super) seconds: f64,
 }
 
 /// A job at work on one node.
@@ -195,23 +157,55 @@ pub(super) struct Job<'s> {
     pub(super) session: &'s Session,
     pub(super) finder: &'s FactFinder,
     pub(super) node: &'s Node,
-    ix: NodeIx,
+    pub(super) ix: NodeIx,
     pub(super) inputs: Vec<Vec<Item>>,
-    cancel: &'s CancelToken,
+    cancel: CancelToken,
     pub(super) log: LogFile<'s>,
     attempts: u32,
-    record: serde_json::Map<String, serde_json::Value>,
-    timing: Timing,
+    /// What the stage recorded.
+    pub(super) record: serde_json::Map<String, serde_json::Value>,
+    begun: Instant,
+    pub(super) timing: Timing,
 }
 
-impl Job<'_> {
+impl<'s> Job<'s> {
+    /// How it ended.
+    pub(super) fn finish(mut self, end: End) -> Finished {
+        // the death of a service ends its dependents, wherever they are
+        let end = match end {
+            End::Cancelled if !self.session.stopping() => {
+                self.service_death().map_or(End::Cancelled, End::Failed)
+            }
+            other => other,
+        };
+        let end = match end {
+            End::Failed(mut failure) => {
+                failure.tail = std::mem::take(&mut self.log.tail);
+                failure.message = self.session.masker.mask(&failure.message);
+                End::Failed(failure)
+            }
+            other => other,
+        };
+        let ended = self.session.stamp(Instant::now());
+        Finished {
+            node: self.ix,
+            end,
+            attempts: self.attempts,
+            seconds: self.begun.elapsed().as_secs_f64(),
+            log: self.log.shown_path(),
+            record: self.record,
+            timing: Some(Timing { ended, ..self.timing }),
+        }
+    }
+
     fn restore(&mut self, keyed: Option<Keyed>, record: &ResultRecord, only: &[usize]) -> End {
-        let scratch = self.session.attempt_dir(self.ix, 0);
+        let scratch = match self.session.scratch() {
+            Ok(scratch) => scratch.join(format!("{}.0", self.ix)),
+            Err(error) => return End::Failed(error.into()),
+        };
         match publish::restore(self.session, self.node, record, only, &scratch) {
             Ok(()) => {
-                for path in super::evaluate::paths(&self.session.project, self.node) {
-                    self.finder.forget(&path);
-                }
+                self.forget_outputs();
                 if let Some(keyed) = keyed {
                     self.remember(&keyed, None);
                 }
@@ -222,31 +216,17 @@ impl Job<'_> {
         }
     }
 
-    fn run(&mut self, keyed: Keyed, reason: String, previous: Option<Arc<ResultRecord>>, share: bool) -> End {
-        let _lock = if share {
-            let session = self.session;
-            let mut told = |pid: Option<u32>| {
-                let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-                session.note(format!("{}: waiting for {who}, which runs the same node", self.node.id));
-            };
-            match session.project.store.single_flight(&keyed.key, &mut told, &|| self.cancel.is_cancelled()) {
-                Ok(Some(lock)) => {
-                    // made by another workspace while this one waited
-                    match session.project.store.result(&keyed.key) {
-                        Ok(Some(record)) => {
-                            let all: Vec<usize> = (0..self.node.outputs.len()).collect();
-                            let end = self.restore(Some(keyed_again(&keyed)), &record, &all);
-                            if !matches!(end, End::Lost(_)) {
-                                return end;
-                            }
-                        }
-                        Ok(None) => {}
-                        Err(error) => return End::Failed(error.into()),
-                    }
-                    Some(lock)
-                }
-                Ok(None) => return End::Cancelled,
-                Err(error) => return End::Failed(error.into()),
+    fn run(
+        &mut self,
+        keyed: Keyed,
+        reason: String,
+        previous: Option<Arc<ResultRecord>>,
+        share: bool,
+    ) -> Step<'s> {
+        let lock = if share {
+            match self.take_flight(&keyed) {
+                Ok(lock) => Some(lock),
+                Err(end) => return Step::End(end),
             }
         } else {
             None
@@ -256,7 +236,7 @@ impl Job<'_> {
         let mut previous = previous;
         loop {
             if self.cancel.is_cancelled() {
-                return End::Cancelled;
+                return Step::End(End::Cancelled);
             }
             self.attempts += 1;
             let node = self.node.id.clone();
@@ -268,80 +248,117 @@ impl Job<'_> {
                 begin,
             });
             self.record.clear();
-            let failure = match self.attempt(&keyed, previous.as_deref()) {
-                Ok(Some(End::Lost(_))) => {
+            let mut scratch = Scratch::new(self.session, self.ix, self.attempts);
+            let tried = self.attempt(&mut scratch, &keyed, previous.as_deref());
+            let undone = match tried {
+                Ok(Tried::Made(found, seconds)) => {
+                    return Step::Made(Success { keyed, found, scratch, lock, seconds });
+                }
+                Ok(Tried::End(end)) => scratch.undo().map(|()| end).map_err(Failure::from),
+                Err(failure) => match scratch.undo() {
+                    Ok(()) => Err(failure),
+                    Err(error) => Err(error.into()),
+                },
+            };
+            let failure = match undone {
+                Ok(End::Lost(_)) => {
                     // it stands, but its bytes are gone: ask for all of it
                     previous = None;
                     continue;
                 }
-                Ok(Some(end)) => return end,
-                Ok(None) => return End::Cancelled,
+                Ok(end) => return Step::End(end),
                 Err(failure) => failure,
             };
             if failure.cancelled || (self.cancel.is_cancelled() && self.session.stopping()) {
-                return End::Cancelled;
+                return Step::End(End::Cancelled);
             }
             if !failure.retryable || self.attempts > retry.max {
-                return End::Failed(failure);
+                return Step::End(End::Failed(failure));
             }
-            let wait = backoff(&retry, self.attempts).max(failure.retry_after.unwrap_or(Duration::ZERO));
-            self.log.line(&format!(
-                "attempt {} failed: {}; next in {:.1} s",
-                self.attempts,
-                failure.message,
-                wait.as_secs_f64()
-            ));
-            self.session.emit(Event::NodeRetrying {
-                node: self.node.id.clone(),
-                attempt: self.attempts,
-                message: self.session.masker.mask(&failure.message),
-                wait: wait.as_secs_f64(),
-            });
-            let until = Instant::now() + wait;
-            while Instant::now() < until && !self.cancel.is_cancelled() {
-                std::thread::sleep(
-                    until.saturating_duration_since(Instant::now()).min(Duration::from_millis(20)),
-                );
-            }
+            self.wait_for_next(&retry, &failure);
         }
     }
 
-    /// One attempt; `None` if it was cancelled.
+    /// The right to make the result of a key. Another process may have made it while this one waited: then that is used.
+    fn take_flight(&mut self, keyed: &Keyed) -> std::result::Result<KeyLock, End> {
+        let (session, node) = (self.session, self.node);
+        let store = &session.project.store;
+        let mut told = |pid: Option<u32>| {
+            let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            session.note(format!("{}: waiting for {who}, which runs the same node", node.id));
+        };
+        let lock = match store.single_flight(&keyed.key, &mut told, &|| self.cancel.is_cancelled()) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Err(End::Cancelled),
+            Err(error) => return Err(End::Failed(error.into())),
+        };
+        match store.result(&keyed.key) {
+            Ok(Some(record)) => {
+                let all: Vec<usize> = (0..node.outputs.len()).collect();
+                match self.restore(Some(keyed_again(keyed)), &record, &all) {
+                    End::Lost(_) => Ok(lock),
+                    end => Err(end),
+                }
+            }
+            Ok(None) => Ok(lock),
+            Err(error) => Err(End::Failed(error.into())),
+        }
+    }
+
+    fn wait_for_next(&mut self, retry: &Retry, failure: &Failure) {
+        let wait = backoff(retry, self.attempts).max(failure.retry_after.unwrap_or(Duration::ZERO));
+        self.log.line(&format!(
+            "attempt {} failed: {}; next in {:.1} s",
+            self.attempts,
+            failure.message,
+            wait.as_secs_f64()
+        ));
+        self.session.emit(Event::NodeRetrying {
+            node: self.node.id.clone(),
+            attempt: self.attempts,
+            message: self.session.masker.mask(&failure.message),
+            wait: wait.as_secs_f64(),
+        });
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !self.cancel.is_cancelled() {
+            std::thread::sleep(
+                until.saturating_duration_since(Instant::now()).min(Duration::from_millis(20)),
+            );
+        }
+    }
+
+    /// One attempt.
     fn attempt(
         &mut self,
+        scratch: &mut Scratch<'s>,
         keyed: &Keyed,
         previous: Option<&ResultRecord>,
-    ) -> std::result::Result<Option<End>, Failure> {
+    ) -> std::result::Result<Tried, Failure> {
         let (session, node) = (self.session, self.node);
         super::session::check_secrets(&session.project, node).map_err(Failure::from)?;
-        let dir = session.attempt_dir(self.ix, self.attempts);
-        std::fs::create_dir_all(&dir).map_err(|e| Failure::from(Error::io("create", &dir, e)))?;
         let before = match self.look(keyed).map_err(Failure::from)? {
             Ok(before) => before,
-            Err(path) => return Ok(Some(End::Voided(path))),
+            Err(path) => return Ok(Tried::End(End::Voided(path))),
         };
         let mut running =
-            Running { inputs: self.files(keyed, &dir).map_err(Failure::from)?, ..Running::default() };
+            Running { inputs: self.files(keyed, scratch).map_err(Failure::from)?, ..Running::default() };
         for service in &node.services {
             let address =
-                session.services.address(session, *service, self.cancel).map_err(|e| self.of_service(e))?;
+                session.services.address(session, *service, &self.cancel).map_err(|e| self.of_service(e))?;
             running.services.insert(*service, address);
         }
-        let made = if command::is_command(node) {
-            command::places(session, node, &dir).map_err(Failure::from)?
+        let places = if command::is_command(node) {
+            command::places(session, node, scratch)
         } else {
-            let places = node.outputs.iter().enumerate();
-            places
-                .map(|(index, output)| command::scratch_place(&dir, index, &output.path, output.dir))
-                .collect::<Result<Vec<Made>>>()
-                .map_err(Failure::from)?
+            node.outputs.iter().enumerate().map(|(index, output)| scratch.plain(index, output)).collect()
         };
-        for (output, made) in node.outputs.iter().zip(&made) {
-            running.outputs.insert(output.name.clone(), made.path.clone());
+        let places = places.map_err(Failure::from)?;
+        for (output, place) in node.outputs.iter().zip(&places) {
+            running.outputs.insert(output.name.clone(), place.path.clone());
         }
         let begun = Instant::now();
         let result = if command::is_command(node) {
-            command::run(session, node, &running, self.cancel, &mut self.log).map(|()| Done::Made)
+            command::run(session, node, &running, &self.cancel, &mut self.log).map(|()| Done::Made)
         } else {
             self.stage(running, previous)
         };
@@ -349,22 +366,40 @@ impl Job<'_> {
         self.timing.execute = seconds;
         let outcome = match result {
             Err(failure) => Err(self.explain_death(failure)),
-            // what was made while a service was gone is no result
-            Ok(_) if let Some(failure) = self.service_death() => Err(failure),
-            Ok(Done::Made) => self.commit(keyed, &made, &before, seconds),
-            Ok(Done::Unchanged) => self.unchanged(keyed, previous, seconds),
+            Ok(done) => match self.service_death() {
+                // what was made while a service was gone is no result
+                Some(failure) => Err(failure),
+                None if done == Done::Unchanged => self.unchanged(keyed, previous).map(Tried::End),
+                None => self.collect(places.as_slice(), &before).map(|found| match found {
+                    Ok(found) => Tried::Made(found, seconds),
+                    Err(end) => Tried::End(end),
+                }),
+            },
         };
         self.timing.commit = begun.elapsed().as_secs_f64() - seconds;
-        let keep = matches!(outcome, Ok(Some(End::Ran(_))));
-        if !keep {
-            if outcome.as_ref().is_err_and(|failure| !failure.cancelled) {
-                self.publish_on_failure(&made);
-            }
-            recover::put_back(&session.project, &dir).map_err(Failure::from)?;
+        if outcome.as_ref().is_err_and(|failure| !failure.cancelled) {
+            self.publish_on_failure(&places, scratch);
         }
-        recover::drop_aside(&dir);
-        let _ = std::fs::remove_dir_all(&dir);
         outcome
+    }
+
+    /// Stores what was made, unless an input changed meanwhile.
+    fn collect(
+        &mut self,
+        places: &[Made],
+        before: &[Seen],
+    ) -> std::result::Result<std::result::Result<Vec<Found>, End>, Failure> {
+        let found = collect::collect(self.session, self.node, places).map_err(Failure::from)?;
+        let Some((path, implicit)) = self.changed_since(before).map_err(Failure::from)? else {
+            return Ok(Ok(found));
+        };
+        if implicit {
+            self.log.line(&format!(
+                "{path} changed while the command ran: if the command writes it, declare it as an output"
+            ));
+        }
+        self.bring_back(before).map_err(Failure::from)?;
+        Ok(Err(End::Voided(path)))
     }
 
     fn stage(
@@ -372,7 +407,7 @@ impl Job<'_> {
         running: Running,
         previous: Option<&ResultRecord>,
     ) -> std::result::Result<Done, Failure> {
-        let NodeAction::Stage { name, with, cpu, .. } = &self.node.action else {
+        let NodeAction::Stage { name, with, .. } = &self.node.action else {
             return Err(Failure::from(Error::bug("a command was run as a stage")));
         };
         let stage = self.session.project.catalog.stage(name);
@@ -381,7 +416,7 @@ impl Job<'_> {
         let with = with.fill(&running as &dyn Fill).map_err(Failure::new)?;
         let runtime = self.session.runtime().map_err(Failure::from)?;
         let deadline = self.node.timeout.map(|limit| Instant::now() + limit);
-        let token = self.session.watch(self.ix, self.cancel, deadline);
+        let token = self.session.watch(self.ix, &self.cancel, deadline);
         let log = &mut self.log;
         let mut lines = |line: &str| log.line(line);
         let mut ctx = StageContext {
@@ -408,7 +443,7 @@ impl Job<'_> {
                 },
             )
         };
-        let result = if *cpu { self.session.pool.install(body) } else { body() };
+        let result = body();
         self.record = ctx.record;
         self.session.unwatch(self.ix);
         let expired =
@@ -428,58 +463,12 @@ impl Job<'_> {
         })
     }
 
-    /// Stores, records, publishes.
-    fn commit(
-        &mut self,
-        keyed: &Keyed,
-        made: &[Made],
-        before: &[Seen],
-        seconds: f64,
-    ) -> std::result::Result<Option<End>, Failure> {
-        let (session, node) = (self.session, self.node);
-        let artifacts = collect::collect(session, node, made).map_err(Failure::from)?;
-        if let Some((path, implicit)) = self.changed_since(before).map_err(Failure::from)? {
-            if implicit {
-                self.log.line(&format!(
-                    "{path} changed while the command ran: if the command writes it, declare it as an output"
-                ));
-            }
-            self.bring_back(before).map_err(Failure::from)?;
-            return Ok(Some(End::Voided(path)));
-        }
-        if !session.options.no_cache {
-            let now = clock::now_ns();
-            let record = ResultRecord {
-                version: crate::store::RESULT_VERSION,
-                node: node.id.clone(),
-                run: session.run.clone(),
-                made_at_ns: now,
-                checked_at_ns: now,
-                seconds,
-                outputs: node.outputs.iter().map(|o| o.name.clone()).zip(artifacts.iter().cloned()).collect(),
-                record: {
-                    let mut record = self.record.clone();
-                    record.insert("policy".to_owned(), node.policy.as_str().into());
-                    record
-                },
-            };
-            session.project.store.put_result(&keyed.key, &record).map_err(Failure::from)?;
-        }
-        publish::publish(session, node, made, &artifacts).map_err(Failure::from)?;
-        self.remember(keyed, Some(seconds));
-        for path in super::evaluate::paths(&session.project, node) {
-            self.finder.forget(&path);
-        }
-        Ok(Some(End::Ran(artifacts)))
-    }
-
     /// The stage said that the previous result stands.
     fn unchanged(
         &mut self,
         keyed: &Keyed,
         previous: Option<&ResultRecord>,
-        _seconds: f64,
-    ) -> std::result::Result<Option<End>, Failure> {
+    ) -> std::result::Result<End, Failure> {
         let Some(previous) = previous else {
             return Err(Failure::from(Error::bug("a stage said 'unchanged' without a previous result")));
         };
@@ -498,42 +487,25 @@ impl Job<'_> {
             match self.restore(None, &record, &only) {
                 End::Stands { .. } => {}
                 End::Failed(failure) => return Err(failure),
-                other => return Ok(Some(other)),
+                other => return Ok(other),
             }
         } else {
             publish::claim(session, node, &artifacts_of(&record, node)).map_err(Failure::from)?;
         }
         self.remember(keyed, None);
-        Ok(Some(End::Stands { artifacts: artifacts_of(&record, node), checked: true, restored }))
+        Ok(End::Stands { artifacts: artifacts_of(&record, node), checked: true, restored })
+    }
+
+    /// What was known of the places of its outputs is so no longer.
+    pub(super) fn forget_outputs(&self) {
+        for output in &self.node.outputs {
+            self.finder.forget(&self.session.project.root.join(&output.path));
+        }
     }
 
     /// The workspace row: last key, manifest, durations.
-    fn remember(&self, keyed: &Keyed, seconds: Option<f64>) {
+    pub(super) fn remember(&self, keyed: &Keyed, seconds: Option<f64>) {
         remember(self.session, self.node, keyed, seconds);
-    }
-
-    /// Outputs that are published even if the attempt failed.
-    fn publish_on_failure(&self, made: &[Made]) {
-        for (output, made) in self.node.outputs.iter().zip(made) {
-            if !output.on_failure {
-                continue;
-            }
-            if let Ok(Some(artifact)) = collect::one(self.session, output, made) {
-                if made.direct {
-                    // out of reach of what is put back next
-                    let keep = self.session.attempt_dir(self.ix, self.attempts).join("kept");
-                    if std::fs::rename(&made.path, &keep).is_ok() {
-                        let moved = Made { path: keep, direct: false, precreated: false };
-                        let _ = publish::one(self.session, self.node, output, &moved, &artifact);
-                        let journal = self.session.attempt_dir(self.ix, self.attempts);
-                        recover::forget_place(&journal, &self.session.project.root.join(&output.path));
-                    }
-                } else {
-                    let _ = publish::one(self.session, self.node, output, made, &artifact);
-                }
-                self.finder.forget(&self.session.project.root.join(&output.path));
-            }
-        }
     }
 
     /// If a service died meanwhile, that is the cause: its message and the tail of its log.

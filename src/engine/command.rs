@@ -1,12 +1,13 @@
 //! One attempt of a command: where its outputs go, its environment, and what its end means.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::attempt::{Failure, LogFile};
+use super::attempt::Failure;
 use super::collect::Made;
 use super::fill::Running;
-use super::recover;
+use super::log_file::LogFile;
+use super::scratch::Scratch;
 use super::services::plain;
 use super::session::Session;
 use crate::api::CancelToken;
@@ -14,8 +15,9 @@ use crate::error::{Error, Kind, Result};
 use crate::exec::{CommandJob, Exit, run_command};
 use crate::graph::{Late, Node, NodeAction};
 
-/// Decides where each output of a command goes: to scratch if the command asks for `${outputs.N}`, else to the declared place.
-pub(super) fn places(session: &Session, node: &Node, attempt: &Path) -> Result<Vec<Made>> {
+/// Decides where each output of a command goes: to scratch if the command asks for `${outputs.N}` or its standard output is taken,
+/// else to the declared place.
+pub(super) fn places(session: &Session, node: &Node, scratch: &mut Scratch<'_>) -> Result<Vec<Made>> {
     let mut asked: HashSet<String> = HashSet::new();
     let mut note = |late: &Late| {
         if let Late::Output(name) = late {
@@ -24,32 +26,22 @@ pub(super) fn places(session: &Session, node: &Node, attempt: &Path) -> Result<V
     };
     node.action.for_each_late(&mut note);
     node.env.values().for_each(|value| value.for_each_late(&mut note));
-    asked.extend(node.action.io().and_then(|io| io.stdout.clone()));
-    let mut made = Vec::new();
-    let mut direct = Vec::new();
+    let stdout = node.action.io().and_then(|io| io.stdout.as_ref());
+    let mut made = Vec::with_capacity(node.outputs.len());
     for (index, output) in node.outputs.iter().enumerate() {
-        let place = session.project.root.join(&output.path);
-        if asked.contains(&output.name) || output.append {
-            made.push(scratch_place(attempt, index, &output.path, output.dir)?);
+        made.push(if asked.contains(&output.name) || output.append {
+            // the command may look at its name, or write beside it
+            scratch.named(index, output)?
+        } else if stdout == Some(&output.name) {
+            scratch.plain(index, output)?
         } else {
+            let place = session.project.root.join(&output.path);
             super::publish::make_parent(&place)?;
             super::publish::refuse_foreign(session, output, &place)?;
-            direct.push(place.clone());
-            made.push(Made { path: place, direct: true, precreated: false });
-        }
+            scratch.direct(place)?
+        });
     }
-    recover::set_aside(&session.project, attempt, &direct)?;
     Ok(made)
-}
-
-/// A scratch path that keeps the output's own name; a directory is made, empty.
-pub(super) fn scratch_place(attempt: &Path, index: usize, path: &str, dir: bool) -> Result<Made> {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let parent = attempt.join(format!("out-{index}"));
-    let path = parent.join(name);
-    let create = if dir { &path } else { &parent };
-    std::fs::create_dir_all(create).map_err(|e| Error::io("create", create, e))?;
-    Ok(Made { path, direct: false, precreated: dir })
 }
 
 /// Runs the command to its end.

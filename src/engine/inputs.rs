@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 
 use super::attempt::Job;
 use super::evaluate::{Keyed, entries};
+use super::scratch::Scratch;
 use crate::api::InputFile;
 use crate::error::{Error, Result};
 use crate::graph::Item;
@@ -23,8 +24,12 @@ pub(super) struct Seen {
 }
 
 impl Job<'_> {
-    /// Input files by name, as the stage or command gets them. `scratch`: of the attempt.
-    pub(super) fn files(&self, keyed: &Keyed, scratch: &Path) -> Result<IndexMap<String, Vec<InputFile>>> {
+    /// Input files by name, as the stage or command gets them.
+    pub(super) fn files(
+        &self,
+        keyed: &Keyed,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<IndexMap<String, Vec<InputFile>>> {
         let project = &self.session.project;
         // a command that runs elsewhere could not find them by a path relative to the root
         let elsewhere = self.node.action.io().is_some_and(|io| io.cwd.is_some());
@@ -40,7 +45,7 @@ impl Job<'_> {
                 let name =
                     if outside { path.rsplit('/').next().unwrap_or(&path).to_owned() } else { path.clone() };
                 if self.is_appended(item) {
-                    let view = scratch.join(format!("in-{index}")).join(path.replace('/', "_"));
+                    let view = scratch.directory()?.join(format!("in-{index}")).join(path.replace('/', "_"));
                     self.view(&view, &path, &keyed.facts.inputs[index][n].digest)?;
                     // several nodes may add to one append directory: it is given once, with what they all contribute
                     if files.iter().all(|file| file.path != view) {

@@ -1,11 +1,12 @@
 //! The only module that knows graph, key, store and exec: plan, node states, scheduler, run.
 //!
 //! `project` opens a workflow in its workspace; `evaluate` decides what a node needs; `plan` shows that without running;
-//! `run` coordinates: it evaluates nodes whose producers are done, hands jobs to threads (`attempt`), and takes their results.
-//! `collect` and `publish` are the commit; `retention` knows which entries of append
+//! `run` coordinates: it evaluates nodes whose producers are done, hands jobs to threads (`pool`, `attempt`), hands what they made to the
+//! committing thread (`collect`, `commit`, `publish`), and takes their results. `scratch` and `aside` are where attempts write; `retention` knows which entries of append
 //! directories are current and which were removed; `recover` undoes what a killed run left; `watchlist` knows what decided a run and what
 //! of it is different now; `schedule` is the pure resource model.
 
+mod aside;
 mod attach;
 mod attempt;
 mod certificate;
@@ -13,11 +14,13 @@ mod certify;
 mod clean;
 mod collect;
 mod command;
+mod commit;
 mod evaluate;
 mod facts;
 mod fill;
 mod inputs;
 mod listing;
+mod log_file;
 mod options;
 mod plan;
 mod project;
@@ -25,8 +28,10 @@ mod publish;
 mod query;
 mod recover;
 mod retention;
+mod pool;
 mod run;
 mod schedule;
+mod scratch;
 mod services;
 mod session;
 mod watchlist;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::collect::Made;
+use super::collect::Found;
 use super::evaluate::{artifacts_of, entries};
 use super::retention;
 use super::session::Session;
@@ -29,16 +29,16 @@ impl From<Error> for PlaceError {
     }
 }
 
-/// Publishes what an attempt made. `artifacts` are the stored contents of `made`.
-pub(super) fn publish(session: &Session, node: &Node, made: &[Made], artifacts: &[Artifact]) -> Result<()> {
+/// Publishes what an attempt made.
+pub(super) fn publish(session: &Session, node: &Node, found: &[Found]) -> Result<()> {
     // a conflict is found before anything is moved
-    for (output, artifact) in node.outputs.iter().zip(artifacts).filter(|(output, _)| output.append) {
-        for (name, entry) in entries(&session.project, artifact)?.unwrap_or_default() {
+    for (output, found) in node.outputs.iter().zip(found).filter(|(output, _)| output.append) {
+        for (name, entry) in entries(&session.project, &found.artifact)?.unwrap_or_default() {
             already(session, output, &session.project.root.join(&output.path).join(&name), &name, &entry)?;
         }
     }
     for (index, output) in node.outputs.iter().enumerate() {
-        one(session, node, output, &made[index], &artifacts[index])?;
+        one(session, node, output, &found[index])?;
         if index + 1 < node.outputs.len() {
             failpoint::hit("between_renames");
         }
@@ -47,14 +47,10 @@ pub(super) fn publish(session: &Session, node: &Node, made: &[Made], artifacts: 
 }
 
 /// Publishes one output from where the attempt left it.
-pub(super) fn one(
-    session: &Session,
-    node: &Node,
-    output: &Output,
-    made: &Made,
-    artifact: &Artifact,
-) -> Result<()> {
+pub(super) fn one(session: &Session, node: &Node, output: &Output, found: &Found) -> Result<()> {
+    let Found { made, artifact, stat } = found;
     let place = session.project.root.join(&output.path);
+    let workspace = &session.project.workspace;
     if output.append {
         for (name, entry) in entries(&session.project, artifact)?.unwrap_or_default() {
             let target = place.join(&name);
@@ -65,20 +61,48 @@ pub(super) fn one(
         }
     } else if *artifact == Artifact::Absent {
         remove_ours(session, output, &place)?;
+    } else if made.direct {
+        match stat {
+            Some((stat, at)) => workspace.remember(&place, *stat, artifact, *at),
+            None => remember(session, &place, artifact),
+        }
+    } else if let Artifact::File { .. } = artifact {
+        publish_file(session, output, &made.path, &place, artifact)?;
     } else {
         refuse_foreign(session, output, &place)?;
-        let same = !made.direct
-            && session
-                .project
-                .workspace
-                .content(&place)?
-                .is_some_and(|content| content.artifact == *artifact);
-        if !same && !made.direct {
+        let same = workspace.content(&place)?.is_some_and(|content| content.artifact == *artifact);
+        if !same {
             rename_into(&made.path, &place)?;
         }
         remember(session, &place, artifact);
     }
     record(session, node, output, artifact)
+}
+
+/// Publishes one file: by one rename if nothing stands in its way. A place that holds the same already is left alone, so that nobody
+/// who watches time stamps takes it for new.
+fn publish_file(
+    session: &Session,
+    output: &Output,
+    from: &Path,
+    place: &Path,
+    artifact: &Artifact,
+) -> Result<()> {
+    let workspace = &session.project.workspace;
+    if let Ok(there) = fs::symlink_metadata(place) {
+        if there.is_dir() {
+            refuse_foreign(session, output, place)?;
+        } else if workspace.content(place)?.is_some_and(|content| content.artifact == *artifact) {
+            return fs::remove_file(from).map_err(|e| Error::io("remove", from, e));
+        }
+        rename_into(from, place)?;
+    } else if fs::rename(from, place).is_err() {
+        // its directory may be missing, or on another file system
+        rename_into(from, place)?;
+    }
+    // its time stamp is of this moment: it is hashed again when it is old enough to be trusted
+    workspace.forget_file(place);
+    Ok(())
 }
 
 /// From where, to where, what.

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::aside;
 use super::project::Project;
 use super::session::{scratch_prefix, scratch_root};
-use crate::base::{failpoint, files, process};
+use crate::base::{files, process};
 use crate::error::{Error, Result};
 use crate::exec::end_run_processes;
 
@@ -18,20 +19,6 @@ struct Active {
     run: String,
     pid: u32,
     start_time: u64,
-}
-
-/// Files set aside before a command that writes its declared outputs itself.
-#[derive(Serialize, Deserialize, Default)]
-struct Aside {
-    moves: Vec<Move>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Move {
-    place: PathBuf,
-    to: PathBuf,
-    /// Something stood there. If it is not at `to`, it has not been moved yet, or is back already.
-    stood: bool,
 }
 
 /// Notes that this run is about to start processes.
@@ -88,93 +75,7 @@ pub fn recover(project: &mut Project) -> Result<Vec<String>> {
 
 /// Removes the scratch of a run that is over, after what its attempts had set aside is put back. Returns how many files that were.
 pub(super) fn clear(project: &Project, scratch: &Path) -> Result<usize> {
-    let mut attempts: Vec<PathBuf> =
-        fs::read_dir(scratch).into_iter().flatten().flatten().map(|e| e.path()).collect();
-    attempts.sort();
-    let mut back = 0;
-    for attempt in attempts {
-        back += put_back(project, &attempt)?;
-    }
+    let back = aside::put_all_back(project, scratch)?;
     let _ = fs::remove_dir_all(scratch);
     Ok(back)
-}
-
-/// Moves existing files at `places` into the attempt's scratch, so that the command starts without them. The journal is written
-/// first, so that a kill at any moment can be undone.
-pub(super) fn set_aside(project: &Project, attempt: &Path, places: &[PathBuf]) -> Result<()> {
-    let mut aside = Aside::default();
-    for (n, place) in places.iter().enumerate() {
-        let stood = fs::symlink_metadata(place).is_ok();
-        let to = attempt.join("aside").join(n.to_string());
-        aside.moves.push(Move { place: place.clone(), to, stood });
-    }
-    if aside.moves.is_empty() {
-        return Ok(());
-    }
-    let dir = attempt.join("aside");
-    fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
-    let journal = attempt.join("aside.json");
-    let bytes = serde_json::to_vec(&aside).map_err(|e| Error::bug(e.to_string()))?;
-    files::write_atomic(&journal, &bytes).map_err(|e| Error::io("write", &journal, e))?;
-    for Move { place, to, .. } in &aside.moves {
-        match files::move_any(place, to) {
-            Ok(()) => project.workspace.forget(place),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => {
-                // those moved already go back; those not moved must not be taken for what the command left
-                for Move { place, to, .. } in &aside.moves {
-                    if fs::symlink_metadata(to).is_ok() {
-                        files::move_any(to, place).map_err(|e| Error::io("put back", place, e))?;
-                    }
-                }
-                fs::remove_file(&journal).map_err(|e| Error::io("remove", &journal, e))?;
-                return Err(Error::io("set aside", place, e));
-            }
-        }
-        failpoint::hit("set_aside");
-    }
-    Ok(())
-}
-
-/// Undoes [`set_aside`]: whatever the command left there is replaced by the old file. Returns how many.
-pub(super) fn put_back(project: &Project, attempt: &Path) -> Result<usize> {
-    let journal = attempt.join("aside.json");
-    let Ok(bytes) = fs::read(&journal) else { return Ok(0) };
-    let aside: Aside = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::bug(format!("{} cannot be read: {e}", journal.display())))?;
-    let mut count = 0;
-    for Move { place, to, stood } in &aside.moves {
-        let kept = fs::symlink_metadata(to).is_ok();
-        if kept || !stood {
-            // where nothing stood before, what the command left is half made: it goes, too
-            files::remove_any(place).map_err(|e| Error::io("remove", place, e))?;
-            project.workspace.forget(place);
-        }
-        if kept {
-            if let Some(parent) = place.parent() {
-                fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
-            }
-            files::move_any(to, place).map_err(|e| Error::io("put back", place, e))?;
-            failpoint::hit("put_back");
-            count += 1;
-        }
-    }
-    fs::remove_file(&journal).map_err(|e| Error::io("remove", &journal, e))?;
-    Ok(count)
-}
-
-/// The old files are not needed any more: the new ones are published.
-pub(super) fn drop_aside(attempt: &Path) {
-    let _ = fs::remove_file(attempt.join("aside.json"));
-}
-
-/// Takes one place out of the journal: what is there now stays.
-pub(super) fn forget_place(attempt: &Path, place: &Path) {
-    let journal = attempt.join("aside.json");
-    let Ok(bytes) = fs::read(&journal) else { return };
-    let Ok(mut aside) = serde_json::from_slice::<Aside>(&bytes) else { return };
-    aside.moves.retain(|moved| moved.place != place);
-    if let Ok(bytes) = serde_json::to_vec(&aside) {
-        let _ = files::write_atomic(&journal, &bytes);
-    }
 }

@@ -3,19 +3,21 @@
 mod bytes;
 mod demand;
 mod evaluate;
+mod hands;
 mod outcome;
 mod tokens;
 mod timing;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use super::attempt::{Finished, Task, perform};
+use super::attempt::{Performed, Task};
 use super::certify::certify;
 use super::evaluate::paths;
 use super::facts::{FactFinder, Outputs};
 use super::options::{Restore, RunOptions, RunSummary};
+use super::pool::Pool;
 use super::project::Project;
 use super::schedule::{Capacity, Scheduler};
 use super::session::{Session, started_text};
@@ -27,8 +29,14 @@ use crate::graph::{Item, Node, NodeIx, Selection, select};
 use crate::model::{Artifact, Outcome};
 pub(super) use demand::check_demands;
 use demand::{capacity, priorities};
+use hands::{Hands, Message};
 use timing::{Pulse, Times};
 use tokens::Tokens;
+
+/// How often interrupts, time limits and the death of services are looked for.
+const LOOK: Duration = Duration::from_millis(50);
+/// So many nodes are evaluated before the first that are ready are started.
+const BEFORE_START: usize = 64;
 
 /// Runs a session to its end. The caller holds the workspace lock.
 pub fn run(session: &mut Session) -> Result<RunSummary> {
@@ -80,10 +88,11 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     );
     session.emit(Event::Looked { seconds: looking.elapsed().as_secs_f64() });
     session.share_jobs(&selection, capacity.cpu)?;
+    let pool = Pool::new();
     let failure = std::thread::scope(|scope| {
-        let (sender, receiver) = channel();
+        let hands = Hands::new(session, &finder, &pool, scope);
         let mut coordinator = Coordinator::new(session, &finder, selection, capacity);
-        let failure = coordinator.run(scope, &sender, &receiver);
+        let failure = coordinator.run(scope, hands);
         if failure.is_none() && coordinator.all_fresh() {
             certify(session, &finder, &coordinator.selection);
         }
@@ -215,20 +224,23 @@ impl<'s> Coordinator<'s> {
         &self.session.project.graph.nodes[ix]
     }
 
-    fn run<'scope>(
+    fn run<'scope, 'env>(
         &mut self,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-        sender: &Sender<Finished>,
-        receiver: &Receiver<Finished>,
+        scope: &'scope std::thread::Scope<'scope, 'env>,
+        mut hands: Hands<'scope, 'env, 's>,
     ) -> Option<Kind>
     where
         's: 'scope,
     {
+        let mut looked = Instant::now();
         loop {
             self.halting |= self.session.stopping();
+            let mut evaluated = 0;
             while let Some(ix) = self.evaluable.pop_front() {
                 self.evaluate(ix, scope);
-                if self.session.stopping() {
+                evaluated += 1;
+                let startable = !self.scheduler.is_full() && self.scheduler.ready() > 0;
+                if self.session.stopping() || (startable && evaluated >= BEFORE_START) {
                     break;
                 }
             }
@@ -248,7 +260,7 @@ impl<'s> Coordinator<'s> {
             } else {
                 loop {
                     while let Some(ix) = self.scheduler.next() {
-                        self.start(ix, scope, sender.clone());
+                        self.start(ix, scope, &mut hands);
                     }
                     if !self.tokens.more(&mut self.scheduler) {
                         break;
@@ -256,24 +268,59 @@ impl<'s> Coordinator<'s> {
                 }
             }
             self.tokens.give_back(&mut self.scheduler);
-            if self.scheduler.running() == 0 && (self.halting || self.evaluable.is_empty()) {
+            let nothing_runs = self.scheduler.running() == 0 && hands.committing() == 0;
+            if nothing_runs && (self.halting || self.evaluable.is_empty()) {
                 break;
             }
+            hands.commit_if_due(self.halting || !self.scheduler.is_full());
             // nobody tells of a token that becomes free
-            let tick = if self.tokens.counted() { 10 } else { 50 };
-            match receiver.recv_timeout(Duration::from_millis(tick)) {
-                Ok(finished) => self.finished(finished, scope),
+            let tick = if self.tokens.counted() { LOOK / 5 } else { LOOK };
+            let more = !self.halting && !self.evaluable.is_empty();
+            let within = if more { Duration::ZERO } else { hands.next_commit().min(tick) };
+            match hands.messages.recv_timeout(within) {
+                Ok(message) => self.receive(message, scope, &mut hands),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            while let Ok(finished) = receiver.try_recv() {
-                self.finished(finished, scope);
+            while let Ok(message) = hands.messages.try_recv() {
+                self.receive(message, scope, &mut hands);
             }
-            self.watch_tokens();
+            if looked.elapsed() >= LOOK / 2 {
+                looked = Instant::now();
+                self.watch_tokens();
+            }
             self.pulse();
         }
         self.close(scope);
         self.failure
+    }
+
+    fn receive<'scope, 'env>(
+        &mut self,
+        message: Message<'s>,
+        scope: &'scope std::thread::Scope<'scope, 'env>,
+        hands: &mut Hands<'scope, 'env, 's>,
+    ) where
+        's: 'scope,
+    {
+        match message {
+            Message::Performed(Performed::Finished(finished)) => self.finished(finished, scope),
+            Message::Performed(Performed::Made(pending)) => {
+                // it needs its slot no longer
+                let ix = pending.node();
+                self.scheduler.finish(ix);
+                hands.take(*pending, self.opens(ix) >= self.scheduler.top());
+            }
+            Message::Committed(finished) => self.finished(finished, scope),
+            Message::CommitDone => hands.commit_done(),
+        }
+    }
+
+    /// The highest priority of what only waits for this node.
+    fn opens(&self, ix: NodeIx) -> u64 {
+        let dependents = self.session.project.graph.dependents(ix);
+        let waits = |dependent: &NodeIx| self.slots[*dependent].waiting == 1;
+        dependents.filter(waits).map(|dependent| self.priority[dependent]).max().unwrap_or(0)
     }
 
     /// Passes Ctrl-C, the death of services and time limits of stages on to what runs.
@@ -289,11 +336,11 @@ impl<'s> Coordinator<'s> {
         self.session.check_watched();
     }
 
-    fn start<'scope>(
+    fn start<'scope, 'env>(
         &mut self,
         ix: NodeIx,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-        sender: Sender<Finished>,
+        scope: &'scope std::thread::Scope<'scope, 'env>,
+        hands: &mut Hands<'scope, 'env, 's>,
     ) where
         's: 'scope,
     {
@@ -305,17 +352,7 @@ impl<'s> Coordinator<'s> {
         self.running.insert(ix, cancel.clone());
         let inputs = self.present_items(ix);
         let begin = self.begins(ix);
-        let (session, finder) = (self.session, self.finder);
-        let body = move || {
-            // a job that panics must not leave the run waiting for it
-            let job = || perform(session, finder, ix, task, inputs, begin, &cancel);
-            let finished = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job))
-                .unwrap_or_else(|panic| Finished::panicked(ix, &*panic));
-            // the receiver is gone only if the run is over
-            let _ = sender.send(finished);
-        };
-        let spawned = std::thread::Builder::new().name(format!("node-{ix}")).spawn_scoped(scope, body);
-        if let Err(error) = spawned {
+        if let Err(error) = hands.perform(ix, task, inputs, begin, cancel) {
             self.running.remove(&ix);
             self.scheduler.finish(ix);
             self.fail(

@@ -176,6 +176,16 @@ impl Scheduler {
         Some((*by, what))
     }
 
+    /// Every CPU slot is taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.used.cpu >= self.cpu()
+    }
+
+    /// The highest priority of what is ready.
+    pub(super) fn top(&self) -> u64 {
+        self.ready.first().map_or(0, |(Reverse(priority), _)| *priority)
+    }
+
     /// How many are ready and wait for their turn.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use super::aside::Asides;
 use super::options::RunOptions;
 use super::project::Project;
 use super::services::Services;
@@ -52,8 +53,10 @@ pub struct Session {
     pub(super) started: Instant,
     /// When the workflow was about to be looked at, ns since 1970.
     pub(super) started_ns: i64,
-    pub(super) scratch: PathBuf,
-    pub(super) pool: rayon::ThreadPool,
+    /// What commands write themselves.
+    pub(super) asides: Asides,
+    scratch: PathBuf,
+    scratch_made: OnceLock<()>,
     /// The program that can be a guard and a simulator: this one.
     pub(super) program: PathBuf,
     /// What was done about runs that were killed.
@@ -93,11 +96,6 @@ impl Session {
         let run = new_run_id(project.store.dir());
         let project_opened = project.opened_ns;
         let scratch = scratch_root(&project)?.join(format!("{}{run}", scratch_prefix(&project)));
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.jobs.max(1))
-            .thread_name(|n| format!("stage-{n}"))
-            .build()
-            .map_err(|e| Error::environment(format!("failed to start worker threads: {e}")))?;
         let program = std::env::current_exe()
             .map_err(|e| Error::environment(format!("failed to find the path of this program: {e}")))?;
         let masker = Arc::new(Masker::new(secret_values(&project)));
@@ -112,8 +110,9 @@ impl Session {
             masker,
             started: Instant::now(),
             started_ns: project_opened,
+            asides: Asides::new(&scratch),
             scratch,
-            pool,
+            scratch_made: OnceLock::new(),
             program,
             recovered: Vec::new(),
             jobs: OnceLock::new(),
@@ -270,9 +269,13 @@ impl Session {
         }
     }
 
-    /// Scratch directory of one attempt.
-    pub(super) fn attempt_dir(&self, node: NodeIx, attempt: u32) -> PathBuf {
-        self.scratch.join(format!("{node}.{attempt}"))
+    /// The scratch directory of the run, made when it is first needed.
+    pub(super) fn scratch(&self) -> Result<&Path> {
+        if self.scratch_made.get().is_none() {
+            std::fs::create_dir_all(&self.scratch).map_err(|e| Error::io("create", &self.scratch, e))?;
+            let _ = self.scratch_made.set(());
+        }
+        Ok(&self.scratch)
     }
 
     /// Ends the guard and removes scratch; called once, after all jobs.

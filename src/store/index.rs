@@ -107,19 +107,30 @@ impl Index {
         Ok(Some(record))
     }
 
-    /// Stores a result and waits until it is committed.
-    pub(super) fn put_result(&self, key: &Digest, record: &ResultRecord) -> Result<()> {
-        let json =
-            serde_json::to_vec(record).map_err(|e| Error::bug(format!("a result has no JSON: {e}")))?;
-        let packed =
-            pack::pack(&json).map_err(|e| Error::io("compress a row of", &self.path, e))?.into_owned();
-        let key = *key;
+    /// Stores results in one transaction and waits until it is committed.
+    pub(super) fn put_results(&self, results: &[(Digest, &ResultRecord)]) -> Result<()> {
+        if results.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Vec::with_capacity(results.len());
+        for (key, record) in results {
+            let json =
+                serde_json::to_vec(record).map_err(|e| Error::bug(format!("a result has no JSON: {e}")))?;
+            let packed = pack::pack(&json).map_err(|e| Error::io("compress a row of", &self.path, e))?;
+            rows.push((key.0, packed.into_owned()));
+        }
         self.writer.run(Box::new(move |db| {
-            db.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2)")?.execute((key.0, packed))?;
+            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2)")?;
+            for row in rows {
+                insert.execute(row)?;
+            }
             Ok(())
         }))?;
-        failpoint::hit("result_row");
-        locked(&self.results).held.insert(key, Held::Ready(Arc::new(record.clone())));
+        results.iter().for_each(|_| failpoint::hit("result_row"));
+        let mut known = locked(&self.results);
+        for (key, record) in results {
+            known.held.insert(*key, Held::Ready(Arc::new((*record).clone())));
+        }
         Ok(())
     }
 

@@ -92,7 +92,12 @@ impl Store {
 
     /// Records the result of `key`; returns when it is committed. Its blobs must have been put before.
     pub fn put_result(&self, key: &Digest, record: &ResultRecord) -> Result<()> {
-        self.inner.index.put_result(key, record)
+        self.inner.index.put_results(&[(*key, record)])
+    }
+
+    /// Records several results in one transaction; returns when they are committed. Their blobs must have been put before.
+    pub fn put_results(&self, results: &[(Digest, &ResultRecord)]) -> Result<()> {
+        self.inner.index.put_results(results)
     }
 
     /// Waits until no other thread, store or process holds `key`, and holds it. `waiting` is called when the wait begins, and again

@@ -187,6 +187,11 @@ impl Workspace {
         }
     }
 
+    /// Forgets what is known of the content of a file.
+    pub fn forget_file(&self, path: &Path) {
+        self.drop_row(path);
+    }
+
     /// Notes the content that flow itself put at `path`: `stat` as it is now, `hashed_at_ns` a moment before its bytes were read to
     /// be hashed. What has changed its time stamps since then, or shortly before, is hashed again when it is asked for.
     pub fn remember(&self, path: &Path, stat: Stat, artifact: &Artifact, hashed_at_ns: i64) {

@@ -52,6 +52,11 @@ impl Stat {
         self.mode & 0o170_000 == 0o040_000
     }
 
+    /// True for a regular file.
+    pub fn is_file(&self) -> bool {
+        self.mode & 0o170_000 == 0o100_000
+    }
+
     /// True if any execute bit is set on a regular file.
     pub fn executable(&self) -> bool {
         !self.is_dir() && self.mode & 0o111 != 0

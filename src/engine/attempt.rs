@@ -6,21 +6,26 @@ use std::time::{Duration, Instant};
 use super::collect::{self, Found, Made};
 use super::command;
 use super::commit::Pending;
+use super::discover::{Depfile, Discovery};
 use super::evaluate::{Keyed, artifacts_of, differing};
-use super::facts::FactFinder;
+use super::facts::{FactFinder, Missing};
 use super::fill::Running;
 use super::inputs::Seen;
 use super::log_file::LogFile;
 use super::publish::{self, PlaceError};
 use super::retention;
+use super::run::Fed;
 use super::scratch::Scratch;
+use super::second_level::look_up;
 use super::session::Session;
 use crate::api::{CancelToken, Done, Previous, StageContext};
 use crate::base::clock;
-use crate::error::{Error, Kind};
+use crate::base::digest::Digest;
+use crate::error::{Error, Kind, Result};
 use crate::event::{Begin, Event, Timing};
 use crate::exec::ServiceFailure;
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
+use crate::key::Facts;
 use crate::model::{Artifact, Retry};
 use crate::store::{KeyLock, NodeRow, ResultRecord};
 
@@ -39,6 +44,8 @@ pub(super) struct Finished {
     pub(super) attempts: u32,
     pub(super) seconds: f64,
     pub(super) log: Option<String>,
+    /// The key of the result, where it was not known before: that of a node with a depfile.
+    pub(super) key: Option<Digest>,
     /// What the stage recorded.
     pub(super) record: serde_json::Map<String, serde_json::Value>,
     /// When it was done, and what took how long.
@@ -54,7 +61,16 @@ impl Finished {
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("no message");
         let end = End::Failed(Error::bug(format!("a job panicked: {text}")).into());
-        Self { node, end, attempts: 0, seconds: 0.0, log: None, record: serde_json::Map::new(), timing: None }
+        Self {
+            node,
+            end,
+            attempts: 0,
+            seconds: 0.0,
+            log: None,
+            key: None,
+            record: serde_json::Map::new(),
+            timing: None,
+        }
     }
 }
 
@@ -94,13 +110,21 @@ pub(super) struct Failure {
     pub(super) cancelled: bool,
 }
 
-/// Does one job. `inputs`: per input of the node its present items.
+/// What a job is given of other nodes.
+pub(super) struct Given {
+    /// Per input of the node its present items.
+    pub(super) inputs: Vec<Vec<Item>>,
+    /// What the nodes made of which it may discover inputs.
+    pub(super) fed: Fed,
+}
+
+/// Does one job.
 pub(super) fn perform<'s>(
     session: &'s Session,
     finder: &'s FactFinder,
     ix: NodeIx,
     task: Task,
-    inputs: Vec<Vec<Item>>,
+    given: Given,
     begin: Begin,
     cancel: CancelToken,
 ) -> Performed<'s> {
@@ -110,7 +134,9 @@ pub(super) fn perform<'s>(
         finder,
         node,
         ix,
-        inputs,
+        inputs: given.inputs,
+        fed: given.fed,
+        key: None,
         cancel,
         log: LogFile::new(session, &node.id),
         attempts: 0,
@@ -137,8 +163,8 @@ enum Step<'s> {
 /// What an attempt gave.
 enum Tried {
     End(End),
-    /// Outputs, their bytes stored, and how long the command or stage took.
-    Made(Vec<Found>, f64),
+    /// Outputs, their bytes stored; the whole key, if it was not known before; and how long the command or stage took.
+    Made(Vec<Found>, Option<Keyed>, f64),
 }
 
 /// What a successful attempt made; the bytes are stored.
@@ -159,6 +185,8 @@ pub(super) struct Job<'s> {
     pub(super) node: &'s Node,
     pub(super) ix: NodeIx,
     pub(super) inputs: Vec<Vec<Item>>,
+    pub(super) fed: Fed,
+    key: Option<Digest>,
     cancel: CancelToken,
     pub(super) log: LogFile<'s>,
     attempts: u32,
@@ -193,6 +221,7 @@ impl<'s> Job<'s> {
             attempts: self.attempts,
             seconds: self.begun.elapsed().as_secs_f64(),
             log: self.log.shown_path(),
+            key: self.key,
             record: self.record,
             timing: Some(Timing { ended, ..self.timing }),
         }
@@ -251,7 +280,9 @@ impl<'s> Job<'s> {
             let mut scratch = Scratch::new(self.session, self.ix, self.attempts);
             let tried = self.attempt(&mut scratch, &keyed, previous.as_deref());
             let undone = match tried {
-                Ok(Tried::Made(found, seconds)) => {
+                Ok(Tried::Made(found, whole, seconds)) => {
+                    self.key = whole.as_ref().map(|keyed| keyed.key);
+                    let keyed = whole.unwrap_or(keyed);
                     return Step::Made(Success { keyed, found, scratch, lock, seconds });
                 }
                 Ok(Tried::End(end)) => scratch.undo().map(|()| end).map_err(Failure::from),
@@ -287,21 +318,39 @@ impl<'s> Job<'s> {
             let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
             session.note(format!("{}: waiting for {who}, which runs the same node", node.id));
         };
-        let lock = match store.single_flight(&keyed.key, &mut told, &|| self.cancel.is_cancelled()) {
+        let flight = keyed.first_key(&session.project, node);
+        let lock = match store.single_flight(&flight, &mut told, &|| self.cancel.is_cancelled()) {
             Ok(Some(lock)) => lock,
             Ok(None) => return Err(End::Cancelled),
             Err(error) => return Err(End::Failed(error.into())),
         };
-        match store.result(&keyed.key) {
-            Ok(Some(record)) => {
+        match self.made_meanwhile(keyed) {
+            Ok(Some((keyed, record))) => {
                 let all: Vec<usize> = (0..node.outputs.len()).collect();
-                match self.restore(Some(keyed_again(keyed)), &record, &all) {
+                self.key = Some(keyed.key);
+                match self.restore(Some(keyed), &record, &all) {
                     End::Lost(_) => Ok(lock),
                     end => Err(end),
                 }
             }
             Ok(None) => Ok(lock),
             Err(error) => Err(End::Failed(error.into())),
+        }
+    }
+
+    /// A result for this node that is known by now.
+    fn made_meanwhile(&self, keyed: &Keyed) -> Result<Option<(Keyed, Arc<ResultRecord>)>> {
+        let project = &self.session.project;
+        if self.node.depfile().is_none() {
+            return Ok(project.store.result(&keyed.key)?.map(|record| (keyed.clone(), record)));
+        }
+        let facts = Facts { discovered: None, ..keyed.facts.clone() };
+        let first = Keyed::new(project, self.node, facts);
+        match look_up(project, self.finder, self.node, &first, &self.fed) {
+            Ok(looked) => Ok(looked.hit),
+            Err(Missing::Fault(error)) => Err(error),
+            // it runs, and sees
+            Err(_) => Ok(None),
         }
     }
 
@@ -353,10 +402,12 @@ impl<'s> Job<'s> {
             node.outputs.iter().enumerate().map(|(index, output)| scratch.plain(index, output)).collect()
         };
         let places = places.map_err(Failure::from)?;
+        let depfile = Depfile::place(session, node, &places, scratch).map_err(Failure::from)?;
+        let known = self.look_at_known(keyed).map_err(Failure::from)?;
         for (output, place) in node.outputs.iter().zip(&places) {
             running.outputs.insert(output.name.clone(), place.path.clone());
         }
-        let begun = Instant::now();
+        let (begun, begun_ns) = (Instant::now(), clock::now_ns());
         let result = if command::is_command(node) {
             command::run(session, node, &running, &self.cancel, &mut self.log).map(|()| Done::Made)
         } else {
@@ -370,9 +421,18 @@ impl<'s> Job<'s> {
                 // what was made while a service was gone is no result
                 Some(failure) => Err(failure),
                 None if done == Done::Unchanged => self.unchanged(keyed, previous).map(Tried::End),
-                None => self.collect(places.as_slice(), &before).map(|found| match found {
-                    Ok(found) => Tried::Made(found, seconds),
-                    Err(end) => Tried::End(end),
+                None => self.collect(places.as_slice(), &before).and_then(|found| {
+                    let whole = depfile
+                        .map(|depfile| self.discover(keyed, &depfile, &known, begun_ns))
+                        .transpose()?;
+                    Ok(match (found, whole) {
+                        (Err(end), _) => Tried::End(end),
+                        (_, Some(Discovery::Changed(path))) => Tried::End(End::Voided(path)),
+                        (Ok(found), Some(Discovery::Inputs(keyed))) => {
+                            Tried::Made(found, Some(keyed), seconds)
+                        }
+                        (Ok(found), None) => Tried::Made(found, None, seconds),
+                    })
                 }),
             },
         };
@@ -553,10 +613,6 @@ pub(super) fn remember(session: &Session, node: &Node, keyed: &Keyed, seconds: O
         run: session.run.clone(),
     };
     project.workspace.put_node(project.root_file(), &node.id, row);
-}
-
-fn keyed_again(keyed: &Keyed) -> Keyed {
-    Keyed { key: keyed.key, manifest: keyed.manifest.clone(), facts: keyed.facts.clone() }
 }
 
 /// Exponential with jitter on the upper half.

@@ -13,7 +13,7 @@ use super::session::Session;
 use crate::api::CancelToken;
 use crate::error::{Error, Kind, Result};
 use crate::exec::{CommandJob, Exit, run_command};
-use crate::graph::{Late, Node, NodeAction};
+use crate::graph::{Late, Node, NodeAction, Text};
 
 /// Decides where each output of a command goes: to scratch if the command asks for `${outputs.N}` or its standard output is taken,
 /// else to the declared place.
@@ -32,6 +32,9 @@ pub(super) fn places(session: &Session, node: &Node, scratch: &mut Scratch<'_>) 
         made.push(if asked.contains(&output.name) || output.append {
             // the command may look at its name, or write beside it
             scratch.named(index, output)?
+        } else if stdout == Some(&output.name) && names(node.depfile(), &output.name) {
+            // its depfile lies beside it
+            scratch.named(index, output)?
         } else if stdout == Some(&output.name) {
             scratch.plain(index, output)?
         } else {
@@ -42,6 +45,14 @@ pub(super) fn places(session: &Session, node: &Node, scratch: &mut Scratch<'_>) 
         });
     }
     Ok(made)
+}
+
+/// Whether the path of a depfile is made from that of an output.
+fn names(depfile: Option<&Text>, output: &str) -> bool {
+    let mut found = false;
+    let mut note = |late: &Late| found |= matches!(late, Late::Output(name) if name == output);
+    depfile.into_iter().for_each(|text| text.for_each_late(&mut note));
+    found
 }
 
 /// Runs the command to its end.

@@ -7,6 +7,7 @@ use super::facts::{FactFinder, Missing, Outputs};
 use super::options::{Force, RunOptions};
 use super::project::Project;
 use super::retention;
+use super::second_level::look_up;
 use crate::base::clock;
 use crate::base::digest::Digest;
 use crate::error::{Error, Result};
@@ -16,10 +17,28 @@ use crate::model::{Artifact, Policy};
 use crate::store::{Content, ResultRecord};
 
 /// A node's key and what it stands for.
+#[derive(Clone)]
 pub(super) struct Keyed {
     pub(super) key: Digest,
     pub(super) manifest: Components,
     pub(super) facts: Facts,
+}
+
+impl Keyed {
+    /// By facts; of a node with a depfile they may be those of either level.
+    pub(super) fn new(project: &Project, node: &Node, facts: Facts) -> Self {
+        let manifest = key::manifest(&project.graph, node, &facts);
+        let key = key::hash(&project.graph, node, &facts);
+        Self { key, manifest, facts }
+    }
+
+    /// The key without what a depfile named: known before the node has run.
+    pub(super) fn first_key(&self, project: &Project, node: &Node) -> Digest {
+        match self.facts.discovered {
+            None => self.key,
+            Some(_) => key::hash(&project.graph, node, &Facts { discovered: None, ..self.facts.clone() }),
+        }
+    }
 }
 
 /// What a node needs.
@@ -70,9 +89,7 @@ fn decide(
         Err(Missing::Lost(producer)) => return Ok(Verdict::Bytes(producer)),
         Err(Missing::Fault(error)) => return Err(error),
     };
-    let manifest = key::manifest(&project.graph, node, &facts);
-    let key = key::hash(&project.graph, node, &facts);
-    let keyed = Keyed { key, manifest, facts };
+    let keyed = Keyed::new(project, node, facts);
     let run = |keyed, reason| Ok(Verdict::Run { keyed, reason });
     if node.policy == Policy::Never {
         return run(keyed, Reason::Never);
@@ -89,12 +106,29 @@ fn decide(
     if options.no_cache {
         return run(keyed, Reason::NoCache);
     }
-    let record = project.store.result(&keyed.key)?.filter(|record| fits(record, node));
+    let (keyed, record) = match node.depfile() {
+        None => {
+            let record = project.store.result(&keyed.key)?.filter(|record| fits(record, node));
+            (keyed, record)
+        }
+        Some(_) => match second_level(project, finder, node, keyed, outputs) {
+            Ok(found) => found,
+            Err(Missing::Lost(producer)) => return Ok(Verdict::Bytes(producer)),
+            Err(Missing::Fault(error)) => return Err(error),
+            Err(Missing::Absent | Missing::Input(_)) => {
+                return Err(Error::bug("a discovered input that is not there has no fact"));
+            }
+        },
+    };
     let Some(record) = record else {
         let reason = match project.workspace.node(project.root_file(), &node.id) {
             None => Reason::NeverRan,
             Some(row) if row.key == keyed.key => Reason::ResultLost,
-            Some(row) => Reason::Changed(key::changes(&row.manifest, &keyed.manifest)),
+            Some(row) => match key::changes(&row.manifest, &keyed.manifest) {
+                // the same as far as it is known, and nothing tells what it discovered then
+                changes if changes.is_empty() => Reason::ResultLost,
+                changes => Reason::Changed(changes),
+            },
         };
         return run(keyed, reason);
     };
@@ -119,6 +153,22 @@ fn decide(
         differing.iter_mut().for_each(|(_, of_place)| *of_place = reason.clone());
     }
     Ok(Verdict::Hit { keyed, record, differing, stale: ask })
+}
+
+/// The result of a node with a depfile, else the key that it would have if it discovered what it did last.
+fn second_level(
+    project: &Project,
+    finder: &FactFinder,
+    node: &Node,
+    first: Keyed,
+    outputs: &dyn Outputs,
+) -> std::result::Result<(Keyed, Option<Arc<ResultRecord>>), Missing> {
+    let mut looked = look_up(project, finder, node, &first, outputs)?;
+    if let Some((keyed, record)) = looked.hit.take() {
+        return Ok((keyed, Some(record)));
+    }
+    let last = project.workspace.node(project.root_file(), &node.id);
+    Ok((looked.nearest(project, node, first, last.as_ref().map(|row| &row.manifest)), None))
 }
 
 /// Whether `--force` means this node.
@@ -164,7 +214,7 @@ fn means(text: &str, node: &Node) -> Result<bool> {
 }
 
 /// A record has an artifact for every declared output; anything else was written by a broken flow.
-fn fits(record: &ResultRecord, node: &Node) -> bool {
+pub(super) fn fits(record: &ResultRecord, node: &Node) -> bool {
     node.outputs.iter().all(|output| record.outputs.iter().any(|(name, _)| *name == output.name))
 }
 

@@ -10,7 +10,7 @@ use super::project::Project;
 use crate::base::digest::Digest;
 use crate::base::files::{self, Stat};
 use crate::error::{Error, Result};
-use crate::graph::{Item, Node, NodeIx, Pattern, ServiceIx};
+use crate::graph::{Discovered, Item, Node, NodeIx, Pattern, ServiceIx};
 use crate::key::{Facts, InputFact, service_identity};
 use crate::model::{Artifact, Policy, Tool, TreeEntry, TreeEntryKind};
 use crate::store::Content;
@@ -46,6 +46,9 @@ pub(super) struct FactFinder {
     orphans: std::sync::OnceLock<HashSet<String>>,
     hardware: std::sync::OnceLock<String>,
     probes: Mutex<()>,
+    /// Inputs that an attempt discovered and that may have changed while it ran, by the first level of the key: the next attempt
+    /// looks at them before it begins.
+    suspects: Mutex<HashMap<Digest, Vec<String>>>,
 }
 
 impl FactFinder {
@@ -79,6 +82,16 @@ impl FactFinder {
     pub(super) fn forget(&self, path: &Path) {
         lock(&self.contents).remove(path);
         lock(&self.sources).remove(path);
+    }
+
+    /// Inputs of a node to look at before its next attempt.
+    pub(super) fn suspect(&self, first: Digest, paths: Vec<String>) {
+        lock(&self.suspects).insert(first, paths);
+    }
+
+    /// What an attempt of this run noted by [`suspect`](Self::suspect).
+    pub(super) fn suspects(&self, first: &Digest) -> Vec<String> {
+        lock(&self.suspects).get(first).cloned().unwrap_or_default()
     }
 
     /// What a path that no node makes holds now. A directory is taken without what never is an input: `cache/`, `.flow/` and `.git`,
@@ -157,6 +170,28 @@ impl FactFinder {
         Ok(facts)
     }
 
+    /// A path that a depfile named; `None` if nothing that the node may read is there now.
+    pub(super) fn discovered(
+        &self,
+        project: &Project,
+        taker: &Node,
+        path: &str,
+        outputs: &dyn Outputs,
+    ) -> std::result::Result<Option<InputFact>, Missing> {
+        let Discovered::Item(item) = project.graph.discovered(taker, path) else { return Ok(None) };
+        if let Item::Source { path, .. } = &item {
+            let absolute = project.root.join(path);
+            let known = lock(&self.contents).contains_key(&absolute);
+            if !known && absolute.is_dir() && !project.graph.makers_inside(taker, path).is_empty() {
+                return Ok(None);
+            }
+        }
+        match self.input(project, taker, &item, outputs) {
+            Err(Missing::Absent | Missing::Input(_)) => Ok(None),
+            other => other,
+        }
+    }
+
     /// One file of an input; `None` if it is absent.
     fn input(
         &self,
@@ -186,7 +221,8 @@ impl FactFinder {
                 if !inside.is_empty() {
                     self.forget(&absolute);
                 }
-                let content = if absolute.is_dir() {
+                let known = lock(&self.contents).contains_key(&absolute);
+                let content = if !known && absolute.is_dir() {
                     self.source_dir(project, taker, &absolute)
                 } else {
                     self.content(project, &absolute)
@@ -369,7 +405,7 @@ fn within(entries: Vec<TreeEntry>, sub: &str) -> Result<Option<Artifact>> {
 }
 
 /// A path in a key: as declared, but outside the root only its name.
-fn shown(path: &str) -> String {
+pub(super) fn shown(path: &str) -> String {
     if path.starts_with('/') || path.starts_with("../") {
         path.rsplit('/').next().unwrap_or(path).to_owned()
     } else {

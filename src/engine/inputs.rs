@@ -61,7 +61,7 @@ impl Job<'_> {
         Ok(out)
     }
 
-    fn is_appended(&self, item: &Item) -> bool {
+    pub(super) fn is_appended(&self, item: &Item) -> bool {
         matches!(item, Item::Made { node, output } if self.session.project.graph.nodes[*node].outputs[*output].append)
     }
 

@@ -112,14 +112,14 @@ pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selec
         let unmade = |p: &&NodeIx| {
             matches!(out[**p].status, Some(PlanStatus::WouldRun | PlanStatus::MayRun | PlanStatus::WouldFail))
         };
-        if let Some(producer) = node.producers.iter().find(unmade) {
-            let verb = match out[*producer].status {
+        if let Some(producer) = node.feeders().find(|p| unmade(&p)) {
+            let verb = match out[producer].status {
                 Some(PlanStatus::WouldRun) => "would run",
                 Some(PlanStatus::WouldFail) => "would fail",
                 _ => "may run",
             };
             out[ix].status = Some(PlanStatus::MayRun);
-            out[ix].reason = Some(format!("{} {verb}", project.graph.nodes[*producer].id));
+            out[ix].reason = Some(format!("{} {verb}", project.graph.nodes[producer].id));
             continue;
         }
         // what lies in a directory is known once all of it is there

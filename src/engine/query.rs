@@ -6,14 +6,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::evaluate::differing;
-use super::facts::FactFinder;
+use super::facts::{FactFinder, shown};
 use super::options::RunOptions;
 use super::plan::{PlanStatus, foresee};
 use super::project::Project;
 use crate::base::digest::Digest;
 use crate::base::{files, suggest};
 use crate::error::{Error, Result};
-use crate::graph::{Item, NodeIx, Selection, select};
+use crate::graph::{Item, Node, NodeIx, Selection, select};
 use crate::key::{self, Change, Hash, Visitor};
 
 /// One node with its outputs.
@@ -65,6 +65,10 @@ pub struct Why {
     pub inputs: BTreeMap<String, Vec<String>>,
     /// Nodes that take it.
     pub taken_by: Vec<String>,
+    /// What the node's depfile named at its last success.
+    pub discovered: Vec<String>,
+    /// Nodes whose depfile named it at their last success.
+    pub read_by: Vec<String>,
     /// An orphan: made by an earlier run, declared by no node now.
     pub orphan: bool,
 }
@@ -188,11 +192,23 @@ pub fn why(project: &Project, path: &Path) -> Result<Why> {
         .filter(|node| node.inputs.iter().flat_map(|i| &i.items).any(|item| graph.item_path(item) == text))
         .map(|node| node.id.clone())
         .collect();
+    let discovered = |node: &Node| -> Vec<String> {
+        let row = node.depfile().and_then(|_| project.workspace.node(project.root_file(), &node.id));
+        let names =
+            row.iter().flat_map(|row| &row.manifest).filter_map(|(name, _)| key::discovered_path(name));
+        names.map(str::to_owned).collect()
+    };
+    let read_by: Vec<String> = graph
+        .nodes
+        .iter()
+        .filter(|node| discovered(node).contains(&shown(&text)))
+        .map(|node| node.id.clone())
+        .collect();
     let orphan = orphans(project).contains(&text);
     let published = project.workspace.published();
     let row = published.iter().find(|row| row.path == text);
     let Some((ix, output)) = maker else {
-        if taken_by.is_empty() && !orphan {
+        if taken_by.is_empty() && read_by.is_empty() && !orphan {
             let known = graph.made_by.keys().map(String::as_str);
             let mut error = Error::usage(format!("no node makes or takes '{text}'"));
             if let Some(name) = suggest::nearest(&text, known) {
@@ -207,6 +223,8 @@ pub fn why(project: &Project, path: &Path) -> Result<Why> {
             run: None,
             inputs: BTreeMap::new(),
             taken_by,
+            discovered: Vec::new(),
+            read_by,
             orphan,
         });
     };
@@ -222,6 +240,8 @@ pub fn why(project: &Project, path: &Path) -> Result<Why> {
             .map(|input| (input.name.clone(), input.items.iter().map(|item| graph.item_path(item)).collect()))
             .collect(),
         taken_by,
+        discovered: discovered(node),
+        read_by,
         orphan,
     })
 }

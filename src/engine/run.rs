@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use super::attempt::{Performed, Task};
+use super::attempt::{Given, Performed, Task};
 use super::certify::certify;
 use super::evaluate::paths;
 use super::facts::{FactFinder, Outputs};
@@ -134,6 +134,8 @@ struct Slot {
     outcome: Option<Outcome>,
     artifacts: Option<Vec<Artifact>>,
     key: Option<Digest>,
+    /// The key for which it leads a flight.
+    flight: Option<Digest>,
     /// Its outputs are in their declared places.
     in_place: bool,
     /// Producers whose bytes it waits for.
@@ -171,6 +173,15 @@ struct Coordinator<'s> {
     halting: bool,
     told_stop: bool,
     pulse: Pulse,
+}
+
+/// What the nodes made that a node with a depfile may read of.
+pub(super) type Fed = HashMap<NodeIx, Vec<Artifact>>;
+
+impl Outputs for Fed {
+    fn artifacts(&self, node: NodeIx) -> Option<&[Artifact]> {
+        self.get(&node).map(Vec::as_slice)
+    }
 }
 
 impl Outputs for Vec<Slot> {
@@ -350,9 +361,9 @@ impl<'s> Coordinator<'s> {
         };
         let cancel = CancelToken::default();
         self.running.insert(ix, cancel.clone());
-        let inputs = self.present_items(ix);
+        let given = Given { inputs: self.present_items(ix), fed: self.fed(ix) };
         let begin = self.begins(ix);
-        if let Err(error) = hands.perform(ix, task, inputs, begin, cancel) {
+        if let Err(error) = hands.perform(ix, task, given, begin, cancel) {
             self.running.remove(&ix);
             self.scheduler.finish(ix);
             self.fail(
@@ -362,6 +373,15 @@ impl<'s> Coordinator<'s> {
                 scope,
             );
         }
+    }
+
+    /// What the nodes made of which `ix` may discover inputs.
+    fn fed(&self, ix: NodeIx) -> Fed {
+        let node = self.node(ix);
+        if node.depfile().is_none() {
+            return Fed::new();
+        }
+        node.feeders().filter_map(|feeder| Some((feeder, self.slots[feeder].artifacts.clone()?))).collect()
     }
 
     /// Items of each input that are there.

@@ -1,6 +1,7 @@
 //! How one attempt runs: local processes, the guard that lets nothing outlive flow, service processes. Unaware of graphs and keys.
 
 mod command;
+mod depfile;
 mod family;
 mod groups;
 mod guard;
@@ -14,6 +15,7 @@ mod service;
 mod service_log;
 
 pub use command::{CommandJob, Exit, run_command};
+pub use depfile::{DepfileFault, parse_depfile};
 pub use guard::{Guard, end_run_processes, guard_main};
 pub use jobserver::{JobPool, style_of_make};
 pub use launch::LaunchError;

@@ -218,6 +218,11 @@ impl StepBuilder {
         self.put(&["outputs", name], declaration.into())
     }
 
+    /// Names the Make-style file in which the command says what else it read: a path, or `${outputs.N}.d`.
+    pub fn depfile(self, path: impl Into<String>) -> Self {
+        self.put(&["depfile"], Value::String(path.into()))
+    }
+
     /// Sets any other key of the step.
     pub fn set(self, key: &str, value: impl Into<Value>) -> Self {
         self.put(&[key], value.into())

@@ -23,7 +23,7 @@ pub(super) const INCLUDE: &[&str] = &["file", "as", "params"];
 pub(super) const USES_ONLY: &[&str] = &["uses", "with"];
 
 /// Keys of a step with `run` alone.
-pub(super) const RUN_ONLY: &[&str] = &["run", "shell", "cwd", "stdin", "stdout", "implicit"];
+pub(super) const RUN_ONLY: &[&str] = &["run", "shell", "cwd", "stdin", "stdout", "implicit", "depfile"];
 
 pub(super) const STEP: &[&str] = &[
     "uses",
@@ -34,6 +34,7 @@ pub(super) const STEP: &[&str] = &[
     "stdin",
     "stdout",
     "implicit",
+    "depfile",
     "inputs",
     "outputs",
     "matrix",
@@ -47,7 +48,6 @@ pub(super) const STEP: &[&str] = &[
     "retry",
     "timeout",
     "cache",
-    "depfile",
     "launcher",
     "allow_failure",
     "executor",

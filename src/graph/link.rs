@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
+use super::depfile;
 use super::eval::InputPart;
 use super::expand::{Draft, Expansion, empty_input};
 use super::node::{Graph, Input, Item, Node, NodeAction, NodeIx};
@@ -56,6 +57,9 @@ pub(super) fn link(
         let made: BTreeSet<NodeIx> =
             graph.nodes[ix].inputs.iter().flat_map(|input| &input.items).flat_map(Item::producers).collect();
         graph.nodes[ix].producers = made.into_iter().collect();
+    }
+    for (span, message, hint) in depfile::faults(&graph, request.listing) {
+        linker.fault(span, message, hint);
     }
     linker.edges(&mut graph);
     faults.extend(linker.faults.into_inner());

@@ -1,8 +1,9 @@
 //! Pure: expansion of a workflow to nodes, the DAG, selection, drawing. Unaware of keys, stores and running.
 //!
 //! `scope` flattens includes, `eval` resolves references, `matrix` makes combinations, `expand` turns steps into nodes,
-//! `link` connects plain paths to the nodes that make them and finds cycles, `select` picks targets, `draw` shows the result.
+//! `link` connects plain paths to the nodes that make them and finds cycles, `depfile` does so for what depfiles name, `select` picks targets, `draw` shows the result.
 
+mod depfile;
 pub mod draw;
 mod eval;
 mod expand;
@@ -15,6 +16,7 @@ mod scope;
 mod select;
 mod value;
 
+pub use depfile::Discovered;
 pub use expand::{Expansion, expand};
 pub use node::{
     Arg, CommandIo, Graph, Input, Item, Node, NodeAction, NodeIx, Output, ServiceAction, ServiceIx,

@@ -131,6 +131,8 @@ pub struct CommandIo {
     pub stdin: Option<String>,
     /// Name of an output.
     pub stdout: Option<String>,
+    /// A Make-style file that the command writes: what else it read. Relative to the root; late parts are own outputs.
+    pub depfile: Option<Text>,
 }
 
 /// One declared argument.

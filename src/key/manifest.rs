@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::base::canonical;
 use crate::base::digest::Digest;
-use crate::graph::{Arg, Graph, Node, NodeAction, NodeIx, ServiceAction, ServiceNode, ShellPart};
+use crate::graph::{Arg, Graph, Identity, Node, NodeAction, NodeIx, ServiceAction, ServiceNode, ShellPart};
 use crate::model::Tool;
 
 /// Version of the manifest; raised when the same node would be described otherwise.
@@ -65,6 +65,8 @@ pub struct Facts {
     pub hardware: Option<String>,
     /// Files of each input, in the node's order; absent ones left out.
     pub inputs: Vec<Vec<InputFact>>,
+    /// What its depfile named, sorted. `None`: the declared components alone, the first level of a two-level key.
+    pub discovered: Option<Vec<InputFact>>,
 }
 
 /// One input file or directory as it stands in the key.
@@ -114,6 +116,9 @@ pub fn walk(graph: &Graph, node: &Node, facts: Option<&Facts>, visit: &mut dyn V
             if let Some(value) = value {
                 visit.component(name, value);
             }
+        }
+        if let Some(depfile) = &io.depfile {
+            visit.component("depfile", &depfile.fill(&Identity).unwrap_or_default());
         }
     }
     for (name, value) in &node.env {
@@ -179,6 +184,25 @@ pub fn walk(graph: &Graph, node: &Node, facts: Option<&Facts>, visit: &mut dyn V
             }
         }
     }
+    if let Some(discovered) = facts.and_then(|facts| facts.discovered.as_ref()) {
+        visit.component("discovered", &discovered.len().to_string());
+        for file in discovered {
+            visit.component(&format!("{DISCOVERED}{}", file.path), &format!("{} {}", file.kind, file.digest));
+        }
+    }
+}
+
+/// Before the path of a discovered input, in the name of its component.
+const DISCOVERED: &str = "discovered.";
+
+/// The path of a discovered input, if `component` is that of one.
+pub fn discovered_path(component: &str) -> Option<&str> {
+    component.strip_prefix(DISCOVERED)
+}
+
+/// Whether `component` belongs to the second level of a key: it tells of what a depfile named.
+pub fn is_discovered(component: &str) -> bool {
+    component == "discovered" || discovered_path(component).is_some()
 }
 
 /// How a tool is called in a manifest.

@@ -14,6 +14,11 @@
 //! | sample number | `sample` | number | same |
 //! | hardware (policy sample) | `hardware` | CPU model and cores, devices | no |
 //! | inputs | `input.NAME`, `input.NAME: PATH` | order, kind, x-bit, content digest | names and patterns |
+//! | depfile | `depfile` | path by identity | same |
+//! | discovered inputs | `discovered`, `discovered.PATH` | number, kind, x-bit, content digest | no |
+//!
+//! A node with a depfile has a key of two levels: the digest of all components but the discovered ones leads to the lists of paths
+//! that its last successes discovered; the digest of all, with what lies at one of these lists of paths now, leads to a result.
 //!
 //! Never in a key: output paths, attempts, resources, worker counts, times, absolute paths, ports, process ids.
 
@@ -21,7 +26,7 @@ mod manifest;
 mod reason;
 
 pub use manifest::{
-    Components, Facts, Hash, InputFact, Visitor, hash, manifest, plan_digest, service_definition,
-    service_identity, static_digest, walk,
+    Components, Facts, Hash, InputFact, Visitor, discovered_path, hash, is_discovered, manifest, plan_digest,
+    service_definition, service_identity, static_digest, walk,
 };
 pub use reason::{Change, Reason, changes};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Components;
+use super::{Components, is_discovered};
 
 /// Why a node runs, is restored, or is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +46,12 @@ pub struct Change {
 }
 
 /// Components that differ, in the order of the new manifest, gone ones last, then inputs whose files stand in another order.
-/// Empty only if both are equal: of components with one name (files outside the root), each is compared with its own place.
+/// Empty only if both are equal, but for discovered inputs that `new` does not know yet: of components with one name (files outside the root), each is compared with its own place.
 pub fn changes(old: &Components, new: &Components) -> Vec<Change> {
-    let (old, new) = (numbered(old), numbered(new));
+    // what a depfile named is compared only where both know it
+    let known = new.iter().any(|(name, _)| is_discovered(name));
+    let (mut old, new) = (numbered(old), numbered(new));
+    old.retain(|((name, _), _)| known || !is_discovered(name));
     let before: BTreeMap<Place<'_>, &str> = old.iter().copied().collect();
     let now: BTreeMap<Place<'_>, &str> = new.iter().copied().collect();
     let mut out = Vec::new();
@@ -119,6 +122,8 @@ impl fmt::Display for Change {
                 None => write!(f, "input {name}: number of files {verb}"),
             },
             "order" => write!(f, "input {name}: order of files {verb}"),
+            "discovered" if name.is_empty() => write!(f, "number of discovered inputs {verb}"),
+            "discovered" => write!(f, "discovered input {name} {verb}"),
             "with" => write!(f, "parameter {name} {verb}"),
             "env" | "pass_env" => write!(f, "environment variable {name} {verb}"),
             "tool" => write!(f, "tool {name} {verb}"),
@@ -169,7 +174,8 @@ impl fmt::Display for Reason {
 }
 
 fn is_count(change: &Change) -> bool {
-    change.component.starts_with("input.") && !change.component.contains(": ")
+    change.component == "discovered"
+        || change.component.starts_with("input.") && !change.component.contains(": ")
 }
 
 #[cfg(test)]
@@ -193,6 +199,10 @@ mod tests {
             ("service.db", "b3:1"),
             ("output.csv", "file"),
             ("command", "a"),
+            ("depfile", "a.d"),
+            ("discovered", "2"),
+            ("discovered.inc/a.h", "file b3:1"),
+            ("discovered.inc/b.h", "file b3:1"),
             ("input.left", "one 1"),
             ("input.left: a.csv", "file b3:1"),
             ("input.all: gone.csv", "file b3:1"),
@@ -208,6 +218,10 @@ mod tests {
             ("service.db", "b3:2"),
             ("output.csv", "directory"),
             ("command", "b"),
+            ("depfile", "b.d"),
+            ("discovered", "3"),
+            ("discovered.inc/a.h", "file b3:2"),
+            ("discovered.inc/c.h", "file b3:1"),
             ("input.left", "one 2"),
             ("input.left: a.csv", "file b3:2"),
         ]);
@@ -223,8 +237,13 @@ mod tests {
             service db changed
             declaration of output csv changed
             command changed
+            depfile changed
+            number of discovered inputs changed
+            discovered input inc/a.h changed
+            discovered input inc/c.h added
             input left: number of files changed
             input left changed (a.csv)
+            discovered input inc/b.h removed
             input all: gone.csv removed"#]]
         .assert_eq(&text.join("\n"));
         assert!(changes(&new, &new).is_empty());

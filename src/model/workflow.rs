@@ -145,8 +145,8 @@ impl Step {
         self.matrix.include.iter().chain(&self.matrix.exclude).for_each(&mut of);
         match &self.action {
             Action::Uses { with, .. } => with.values().for_each(of),
-            Action::Run { command, cwd, .. } => {
-                cwd.iter().for_each(&mut of);
+            Action::Run { command, cwd, depfile, .. } => {
+                cwd.iter().chain(depfile).for_each(&mut of);
                 match command {
                     Command::Argv(args) => args.iter().for_each(of),
                     Command::Shell { text, .. } => {
@@ -178,6 +178,8 @@ pub enum Action {
         stdin: Option<Declared<String>>,
         /// Name of an output.
         stdout: Option<Declared<String>>,
+        /// A Make-style file that the command writes: what else it read.
+        depfile: Option<Expr>,
         /// Plain argv elements that are files become inputs.
         implicit: bool,
     },

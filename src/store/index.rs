@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::objects::NOTED_EVERY;
 use super::record::ResultRecord;
 use super::writer::{self, Writer};
-use super::{db, pack};
+use super::{db, discovered, pack};
 use crate::base::clock::now_ns;
 use crate::base::digest::Digest;
 use crate::base::failpoint;
@@ -20,7 +20,8 @@ const SCHEMA: db::Schema = db::Schema {
     migrations: &["CREATE TABLE format (digest_function TEXT NOT NULL);
         INSERT INTO format VALUES ('blake3');
         CREATE TABLE results (key BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-        CREATE TABLE small (digest BLOB PRIMARY KEY, packed BLOB NOT NULL, used_ns INTEGER NOT NULL) WITHOUT ROWID;"],
+        CREATE TABLE small (digest BLOB PRIMARY KEY, packed BLOB NOT NULL, used_ns INTEGER NOT NULL) WITHOUT ROWID;",
+        discovered::TABLE],
     newer_hint: "use the flow that made this cache or a newer one, or another cache with --cache DIR",
 };
 
@@ -62,6 +63,8 @@ pub(super) struct Index {
     writer: Writer,
     results: Mutex<Results>,
     pending: Pending,
+    /// Noted by this process: seen before they are committed.
+    discovered: Mutex<HashMap<Digest, discovered::Lists>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -72,8 +75,14 @@ impl Index {
     pub(super) fn open(cache: &Path) -> Result<Self> {
         let path = cache.join("index.db");
         let (reader, writer) = writer::open(&path, &SCHEMA)?;
-        let index =
-            Self { path, reader, writer, results: Mutex::default(), pending: Arc::new(Mutex::default()) };
+        let index = Self {
+            path,
+            reader,
+            writer,
+            results: Mutex::default(),
+            pending: Arc::new(Mutex::default()),
+            discovered: Mutex::default(),
+        };
         let function: String =
             index.read(|db| db.query_row("SELECT digest_function FROM format", [], |row| row.get(0)))?;
         if function != DIGEST_FUNCTION {
@@ -132,6 +141,28 @@ impl Index {
             known.held.insert(*key, Held::Ready(Arc::new((*record).clone())));
         }
         Ok(())
+    }
+
+    /// Notes which inputs were discovered under a key; committed before any result handed over later.
+    pub(super) fn put_discovered(&self, key: &Digest, paths: &[String]) -> Result<()> {
+        let json =
+            serde_json::to_string(paths).map_err(|e| Error::bug(format!("paths have no JSON: {e}")))?;
+        discovered::note(locked(&self.discovered).entry(*key).or_default(), paths.into());
+        self.writer.queue(discovered::put(*key, json));
+        Ok(())
+    }
+
+    /// The lists of inputs that were discovered under a key, newest first.
+    pub(super) fn discovered(&self, key: &Digest) -> Result<discovered::Lists> {
+        let mut lists = locked(&self.discovered).get(key).cloned().unwrap_or_default();
+        for json in self.read(|db| discovered::read(db, key))? {
+            let paths: Vec<String> = serde_json::from_str(&json).map_err(|e| self.damaged(key, &e))?;
+            let paths: Arc<[String]> = paths.into();
+            if !lists.contains(&paths) {
+                lists.push(paths);
+            }
+        }
+        Ok(lists)
     }
 
     /// All results, by key.

@@ -5,6 +5,7 @@
 //! is noticed by the digest or by the row's absence, and made again.
 
 mod db;
+mod discovered;
 mod flight;
 mod gc;
 mod hash;
@@ -98,6 +99,17 @@ impl Store {
     /// Records several results in one transaction; returns when they are committed. Their blobs must have been put before.
     pub fn put_results(&self, results: &[(Digest, &ResultRecord)]) -> Result<()> {
         self.inner.index.put_results(results)
+    }
+
+    /// Notes which inputs (paths relative to the root; outside of it as the command named them) a command discovered. `key`: the
+    /// first level of its key. Queued; committed before any result that is put later.
+    pub fn put_discovered(&self, key: &Digest, paths: &[String]) -> Result<()> {
+        self.inner.index.put_discovered(key, paths)
+    }
+
+    /// The lists of inputs that were discovered under the first level of a key, newest first; the last few dozen are kept.
+    pub fn discovered(&self, key: &Digest) -> Result<Vec<Arc<[String]>>> {
+        self.inner.index.discovered(key)
     }
 
     /// Waits until no other thread, store or process holds `key`, and holds it. `waiting` is called when the wait begins, and again

@@ -327,14 +327,51 @@ fn an_index_of_a_newer_version_or_another_digest_function_is_refused() {
     let cache = place.store.dir().to_owned();
     drop(place.store);
     let db = rusqlite::Connection::open(cache.join("index.db")).unwrap();
-    db.pragma_update(None, "user_version", 7).unwrap();
+    let own: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    db.pragma_update(None, "user_version", own + 7).unwrap();
     let error = Store::open(&cache).map(drop).unwrap_err();
     assert_eq!(error.kind, crate::error::Kind::Environment);
-    assert!(error.message.contains("version 7") && error.message.contains("up to 1"), "{}", error.message);
-    db.pragma_update(None, "user_version", 1).unwrap();
+    let parts = [format!("version {}", own + 7), format!("up to {own}")];
+    assert!(parts.iter().all(|part| error.message.contains(part)), "{}", error.message);
+    db.pragma_update(None, "user_version", own).unwrap();
     db.execute("UPDATE format SET digest_function = 'sha256'", []).unwrap();
     let error = Store::open(&cache).map(drop).unwrap_err();
     assert!(error.message.contains("sha256"), "{}", error.message);
+}
+
+#[test]
+fn an_index_without_discovered_inputs_gets_their_table() {
+    let place = Place::new();
+    let key = Digest::of(b"key");
+    place.store.put_result(&key, &record(Vec::new())).unwrap();
+    let cache = place.store.dir().to_owned();
+    drop(place.store);
+    let db = rusqlite::Connection::open(cache.join("index.db")).unwrap();
+    db.execute_batch("DROP TABLE discovered; PRAGMA user_version = 1").unwrap();
+    let store = Store::open(&cache).unwrap();
+    assert!(store.result(&key).unwrap().is_some() && store.discovered(&key).unwrap().is_empty());
+    store.put_discovered(&key, &["a".to_owned()]).unwrap();
+    assert_eq!(store.discovered(&key).unwrap(), [Arc::from(["a".to_owned()])]);
+}
+
+#[test]
+fn lists_of_discovered_inputs_are_kept_newest_first_and_not_without_end() {
+    let place = Place::new();
+    let (key, other) = (Digest::of(b"key"), Digest::of(b"other"));
+    let list = |n: usize| -> Vec<String> { (0..n).map(|n| format!("inc/{n}.h")).collect() };
+    for n in 0..40 {
+        place.store.put_discovered(&key, &list(n)).unwrap();
+    }
+    place.store.put_discovered(&key, &list(20)).unwrap();
+    let lengths = |store: &Store| -> Vec<usize> {
+        store.discovered(&key).unwrap().iter().map(|list| list.len()).collect()
+    };
+    let expected: Vec<usize> = [20].into_iter().chain((21..40).rev()).chain((8..20).rev()).collect();
+    assert_eq!(lengths(&place.store), expected);
+    assert!(place.store.discovered(&other).unwrap().is_empty());
+    // a result is never seen by others before the list that leads to it
+    place.store.put_result(&key, &record(Vec::new())).unwrap();
+    assert_eq!(lengths(&Store::open(place.store.dir()).unwrap()), expected);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod cli;
 mod compare;
 mod concurrency;
 mod critical_path;
+mod depfile;
 mod explain;
 mod first_run;
 mod freshness;

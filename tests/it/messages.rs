@@ -1133,7 +1133,6 @@ fn not_yet() {
   "name": "x",
   "steps": {
     "a": {"run": "true", "shard": {"input": "x", "rows": 2}},
-    "b": {"run": "true", "depfile": "d"},
     "c": {"run": "true", "resources": {"gpu": 1}},
     "d": {"run": "true", "executor": "slurm"}
   }
@@ -1148,31 +1147,23 @@ fn not_yet() {
               |
               = help: this is part of the format, and of a later version of flow
 
-            error: not yet: 'depfile'
-             --> flow.json:5:26
-              |
-            5 |     "b": {"run": "true", "depfile": "d"},
-              |                          ^^^^^^^^^
-              |
-              = help: this is part of the format, and of a later version of flow
-
             error: not yet: GPU leases
-             --> flow.json:6:40
+             --> flow.json:5:40
               |
-            6 |     "c": {"run": "true", "resources": {"gpu": 1}},
+            5 |     "c": {"run": "true", "resources": {"gpu": 1}},
               |                                        ^^^^^
               |
               = help: this is part of the format, and of a later version of flow
 
             error: not yet: executor 'slurm' (there is only "local")
-             --> flow.json:7:38
+             --> flow.json:6:38
               |
-            7 |     "d": {"run": "true", "executor": "slurm"}
+            6 |     "d": {"run": "true", "executor": "slurm"}
               |                                      ^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
 
-            error: the workflow has 4 faults
+            error: the workflow has 3 faults
         "#]],
     );
     let w = Workspace::new();

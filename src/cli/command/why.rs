@@ -33,6 +33,13 @@ pub(in crate::cli) fn run(app: &App, args: &WhyArgs) -> Result<ExitCode> {
             out.push_str(&format!("    {path}\n"));
         }
     }
+    if !why.discovered.is_empty() {
+        out.push_str("  from its depfile:\n");
+        why.discovered.iter().for_each(|path| out.push_str(&format!("    {path}\n")));
+    }
+    for node in &why.read_by {
+        out.push_str(&format!("  read by {node}, as its depfile says\n"));
+    }
     for node in &why.taken_by {
         out.push_str(&format!("  taken by {node}\n"));
     }

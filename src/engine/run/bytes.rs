@@ -7,7 +7,7 @@ use crate::engine::attempt::{Failure, Task};
 use crate::engine::command;
 use crate::engine::evaluate::{Keyed, differing, paths};
 use crate::event::Event;
-use crate::graph::NodeIx;
+use crate::graph::{Input, NodeIx};
 use crate::key::Reason;
 use crate::model::{Outcome, Policy};
 
@@ -17,6 +17,11 @@ impl<'s> Coordinator<'s> {
         let mut missing = BTreeSet::new();
         for item in self.present_items(ix).into_iter().flatten() {
             missing.extend(item.producers().into_iter().filter(|p| !self.slots[*p].in_place));
+        }
+        // what it will read of the nodes that it needs only its depfile tells, afterwards
+        let made = |p: &NodeIx| self.slots[*p].artifacts.is_some() && !self.slots[*p].in_place;
+        if self.node(ix).depfile().is_some() {
+            missing.extend(self.node(ix).feeders().filter(made));
         }
         if missing.is_empty() {
             return self.push(ix);
@@ -67,11 +72,7 @@ impl<'s> Coordinator<'s> {
         match facts {
             Ok(facts) => {
                 self.session.note(format!("{}: {reason}; it runs again", node.id));
-                let keyed = Keyed {
-                    key: crate::key::hash(&self.session.project.graph, node, &facts),
-                    manifest: crate::key::manifest(&self.session.project.graph, node, &facts),
-                    facts,
-                };
+                let keyed = Keyed::new(&self.session.project, node, facts);
                 self.slots[ix].reason = Some(reason.to_string());
                 self.slots[ix].outcome = None;
                 self.slots[ix].held_report = None;
@@ -117,7 +118,13 @@ impl<'s> Coordinator<'s> {
                 input.implicit && input.items.iter().any(|i| self.session.project.graph.item_path(i) == path)
             });
             let mut failure = Failure::new(format!("input {path} keeps changing"));
-            if implicit && command::is_command(self.node(ix)) {
+            let declared =
+                |input: &Input| input.items.iter().any(|i| self.session.project.graph.item_path(i) == path);
+            if self.node(ix).depfile().is_some() && !self.node(ix).inputs.iter().any(declared) {
+                failure.hints.push(format!(
+                    "the depfile names {path}; if the command itself writes it, declare it as an output"
+                ));
+            } else if implicit && command::is_command(self.node(ix)) {
                 failure.hints.push(format!(
                     "{path} is an input because it stands in the command; if the command writes it, declare it as an output"
                 ));
@@ -130,7 +137,7 @@ impl<'s> Coordinator<'s> {
         self.session.note(format!("{}: {path} changed meanwhile; planned again", self.node(ix).id));
         self.finder.forget(&self.session.project.root.join(path));
         // an input made by a node may have been damaged: look at its place again
-        for producer in self.node(ix).producers.clone() {
+        for producer in self.node(ix).feeders() {
             let record = self.slots[producer]
                 .key
                 .and_then(|key| self.session.project.store.result(&key).ok().flatten());
@@ -180,7 +187,7 @@ impl<'s> Coordinator<'s> {
 
     /// `ix` no longer is the one that makes the result of its key: those that wait for it are looked at again.
     pub(super) fn leave_flight(&mut self, ix: NodeIx) {
-        if let Some(key) = self.slots[ix].key
+        if let Some(key) = self.slots[ix].flight.take()
             && self.flights.get(&key).is_some_and(|(leader, _)| *leader == ix)
             && let Some((_, waiting)) = self.flights.remove(&key)
         {
@@ -195,7 +202,7 @@ impl<'s> Coordinator<'s> {
     pub(super) fn reopen_dependents(&mut self, ix: NodeIx) {
         let dependents: Vec<NodeIx> = self.session.project.graph.dependents(ix).collect();
         for dependent in dependents {
-            let takes = self.node(dependent).producers.contains(&ix);
+            let takes = self.node(dependent).feeders().any(|feeder| feeder == ix);
             let slot = &mut self.slots[dependent];
             let found = matches!(
                 slot.outcome,

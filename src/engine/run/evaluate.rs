@@ -141,14 +141,15 @@ impl<'s> Coordinator<'s> {
         's: 'scope,
     {
         let node = self.node(ix);
-        self.slots[ix].key = Some(keyed.key);
+        let flight = keyed.first_key(&self.session.project, node);
+        self.slots[ix].key = Some(flight);
         self.slots[ix].reason = Some(reason.clone());
         let options = &self.session.options;
         let cached = !options.no_cache && node.policy != Policy::Never;
         let again = [Reason::Forced.to_string(), Reason::Remeasured.to_string()];
         let share = cached && previous.is_none() && !again.contains(&reason);
         if share {
-            match self.flights.entry(keyed.key) {
+            match self.flights.entry(flight) {
                 Entry::Occupied(mut flight) if flight.get().0 != ix => {
                     flight.get_mut().1.push(ix);
                     return;
@@ -156,6 +157,7 @@ impl<'s> Coordinator<'s> {
                 Entry::Occupied(_) => {}
                 Entry::Vacant(slot) => {
                     slot.insert((ix, Vec::new()));
+                    self.slots[ix].flight = Some(flight);
                 }
             }
         }

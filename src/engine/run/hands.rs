@@ -11,13 +11,13 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use crate::api::CancelToken;
-use crate::engine::attempt::{Finished, Performed, Task, perform};
+use crate::engine::attempt::{Finished, Given, Performed, Task, perform};
 use crate::engine::commit::{Pending, commit};
 use crate::engine::facts::FactFinder;
 use crate::engine::pool::Pool;
 use crate::engine::session::Session;
 use crate::event::Begin;
-use crate::graph::{Item, NodeIx};
+use crate::graph::NodeIx;
 
 /// Longest time that a result waits for others to be committed with.
 const LINGER: Duration = Duration::from_millis(20);
@@ -95,14 +95,14 @@ impl<'scope, 'env, 's: 'scope> Hands<'scope, 'env, 's> {
         &self,
         ix: NodeIx,
         task: Task,
-        inputs: Vec<Vec<Item>>,
+        given: Given,
         begin: Begin,
         cancel: CancelToken,
     ) -> io::Result<()> {
         let (session, finder, sender) = (self.session, self.finder, self.sender.clone());
         self.pool.0.run(self.scope, move || {
             // a job that panics must not leave the run waiting for it
-            let job = || perform(session, finder, ix, task, inputs, begin, cancel);
+            let job = || perform(session, finder, ix, task, given, begin, cancel);
             let performed = catch_unwind(AssertUnwindSafe(job))
                 .unwrap_or_else(|panic| Performed::Finished(Finished::panicked(ix, &*panic)));
             // the receiver is gone only if the run is over

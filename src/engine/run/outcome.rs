@@ -27,6 +27,9 @@ impl<'s> Coordinator<'s> {
         self.slots[ix].seconds += finished.seconds;
         self.slots[ix].times.timing = finished.timing;
         let after = self.slots[ix].outcome.is_some();
+        if let Some(key) = finished.key {
+            self.slots[ix].key = Some(key);
+        }
         match finished.end {
             End::Ran(artifacts) => {
                 let same = self.slots[ix].artifacts.as_ref().is_none_or(|old| *old == artifacts);

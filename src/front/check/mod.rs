@@ -25,6 +25,7 @@ enum Place {
     Matrix,
     Glob,
     Cwd,
+    Depfile,
     /// `with`, `run`, `env` of a step.
     Step,
     /// `with`, `run`, `env` of a service.
@@ -42,6 +43,7 @@ impl Place {
             Self::Outputs => "'outputs'",
             Self::Matrix | Self::Glob => "'matrix'",
             Self::Cwd => "'cwd'",
+            Self::Depfile => "'depfile'",
             Self::Step => "a step",
             Self::Service => "a service",
             Self::IdentityFiles => "'identity'",
@@ -55,11 +57,11 @@ impl Place {
     }
 
     fn takes_steps(self) -> bool {
-        !matches!(self, Self::Matrix | Self::Service | Self::IdentityFiles | Self::OnFinish)
+        !matches!(self, Self::Matrix | Self::Depfile | Self::Service | Self::IdentityFiles | Self::OnFinish)
     }
 
     fn in_step(self) -> bool {
-        matches!(self, Self::Inputs | Self::Outputs | Self::Cwd | Self::Step)
+        matches!(self, Self::Inputs | Self::Outputs | Self::Cwd | Self::Depfile | Self::Step)
     }
 }
 
@@ -194,8 +196,9 @@ impl Checker<'_> {
         let at = At { scope, place: Place::Step, step: Some(step), service: None };
         match &step.action {
             Action::Uses { with, .. } => with.values().for_each(|value| self.expr(at, value)),
-            Action::Run { command, cwd, .. } => {
+            Action::Run { command, cwd, depfile, .. } => {
                 self.command(at, command);
+                depfile.iter().for_each(|file| self.expr(At { place: Place::Depfile, ..at }, file));
                 cwd.iter().for_each(|cwd| self.expr(At { place: Place::Cwd, ..at }, cwd));
             }
         }
@@ -295,7 +298,8 @@ impl Checker<'_> {
 
     fn reference(&mut self, at: At<'_>, reference: &Reference, span: Option<Span>) {
         let own_port = at.place == Place::Service && *reference == Reference::ServicePort;
-        if reference.is_late() && !own_port && !at.place.takes_late() {
+        let own_output = at.place == Place::Depfile && matches!(reference, Reference::Output(_));
+        if reference.is_late() && !own_port && !own_output && !at.place.takes_late() {
             return late_fault(self.report, span, reference, None, at.place.name());
         }
         match reference {
@@ -317,7 +321,8 @@ impl Checker<'_> {
                 self.port(span, "input", name, known);
             }
             Reference::Output(name) => {
-                let known = at.step.filter(|_| at.place == Place::Step).map(|step| step.outputs.keys());
+                let here = matches!(at.place, Place::Step | Place::Depfile);
+                let known = at.step.filter(|_| here).map(|step| step.outputs.keys());
                 self.port(span, "output", name, known);
             }
             Reference::Device(_) | Reference::Shard(_) => {
@@ -352,6 +357,7 @@ impl Checker<'_> {
     ) {
         let through = through.map(|name| format!(", through params.{name},")).unwrap_or_default();
         let hint = match place {
+            Place::Depfile => "the depfile is a file of its own, beside an output: ${outputs.N}.d",
             Place::Matrix => "an axis over the files of a step is {\"glob\": \"${steps.ID.OUTPUT}\"}",
             _ => "an output of a step is known in steps only",
         };

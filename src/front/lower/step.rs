@@ -102,7 +102,7 @@ fn fitting(defaults: &Node, own: &Node) -> Node {
 }
 
 fn not_yet(report: &mut Report, node: &Node) {
-    for key in ["shard", "depfile", "launcher"] {
+    for key in ["shard", "launcher"] {
         if let Some(entry) = node.entry(key) {
             report.not_yet(entry.span, format!("'{key}'"));
         }
@@ -153,6 +153,12 @@ fn action(report: &mut Report, entry: &Entry, node: &Node) -> Option<Action> {
                 cwd,
                 stdin: node.get("stdin").and_then(|name| field::declared(report, name)),
                 stdout: node.get("stdout").and_then(|name| field::declared(report, name)),
+                depfile: node.get("depfile").map(|depfile| {
+                    if depfile.as_text().is_none() {
+                        report.expected(depfile, "the path of a file");
+                    }
+                    expr(report, depfile, Secrets::Refused)
+                }),
                 implicit: node.get("implicit").is_none_or(|flag| field::flag(report, flag)),
             })
         }

@@ -39,7 +39,7 @@ fn every_key_of_a_step_is_typed() {
   "steps": {
     "first": {"run": ["true"]},
     "a": {
-      "doc": "what it does", "run": ["cat", "${inputs.in}"], "cwd": "src", "stdin": "in", "stdout": "o", "implicit": false,
+      "doc": "what it does", "run": ["cat", "${inputs.in}"], "cwd": "src", "stdin": "in", "stdout": "o", "implicit": false, "depfile": "${outputs.o}.d",
       "inputs": {"in": ["a", ["b", "c/**/*.json"]]},
       "outputs": {"o": "out/o", "d": {"path": "out/d/", "append": true, "optional": true, "on_failure": true}},
       "matrix": {"n": {"start": 1, "end": 512, "factor": 2}, "f": {"glob": "in/*.json"}, "s": {"start": 0.5, "end": 2, "step": 0.5},
@@ -53,7 +53,8 @@ fn every_key_of_a_step_is_typed() {
     )
     .ok();
     let step = &loaded.workflow.steps["a"];
-    let Action::Run { command: Command::Argv(argv), cwd, stdin, stdout, implicit } = &step.action else {
+    let Action::Run { command: Command::Argv(argv), cwd, stdin, stdout, depfile, implicit } = &step.action
+    else {
         panic!()
     };
     assert_eq!(argv.iter().map(plain).collect::<Vec<_>>(), [json!("cat"), json!("<inputs.in>")]);
@@ -63,6 +64,7 @@ fn every_key_of_a_step_is_typed() {
         ("in", "o")
     );
     assert!(!implicit);
+    assert_eq!(plain(depfile.as_ref().unwrap()), json!("<outputs.o>.d"));
     assert_eq!(plain(&step.inputs["in"]), json!(["a", ["b", "c/**/*.json"]]));
     let dir = &step.outputs["d"];
     assert!(dir.append && dir.optional && dir.on_failure && !step.outputs["o"].append);

@@ -333,7 +333,7 @@ fn not_yet() {
             r#"  "resources": {"executors": {}, "devices": "gpu:2"},
   "services": {"pods": {"uses": "sim.llm", "per": "gpu", "replicas": 2}},
   "on_finish": {"url": "https://x.example"},
-  "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "depfile": "d", "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}"#,
+  "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}"#,
         ),
         expect![[r#"
             error: not yet: executors other than "local"
@@ -367,43 +367,36 @@ fn not_yet() {
             error: not yet: ${device.index}
              --> w.json:6:36
               |
-            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "depfile": "d", "executor": "slurm", "launcher": true, "resources"...
+            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
               |                                    ^^^^^^^^^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
             error: not yet: 'shard'
              --> w.json:6:55
               |
-            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "depfile": "d", "executor": "slurm", "launcher": true, "resources"...
+            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
               |                                                       ^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
-            error: not yet: 'depfile'
-             --> w.json:6:68
-              |
-            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "depfile": "d", "executor": "slurm", "launcher": true, "resources"...
-              |                                                                    ^^^^^^^^^
-              |
-              = help: this is part of the format, and of a later version of flow
             error: not yet: executor 'slurm' (there is only "local")
-             --> w.json:6:96
+             --> w.json:6:80
               |
-            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "depfile": "d", "executor": "slurm", "launcher": true, "resources"...
-              |                                                                                                ^^^^^^^
+            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
+              |                                                                                ^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
             error: not yet: 'launcher'
-             --> w.json:6:105
+             --> w.json:6:89
               |
-            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "depfile": "d", "executor": "slurm", "launcher": true, "resources"...
-              |                                                                                                         ^^^^^^^^^^
+            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
+              |                                                                                         ^^^^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
             error: not yet: GPU leases
-             --> w.json:6:137
+             --> w.json:6:121
               |
-            6 | ...e": "d", "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
-              |                                                                  ^^^^^
+            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
+              |                                                                                                                         ^^^^^
               |
               = help: this is part of the format, and of a later version of flow
         "#]],

@@ -47,7 +47,7 @@ impl Expander<'_> {
                     cpu,
                 })
             }
-            Action::Run { command, cwd, stdin, stdout, implicit } => {
+            Action::Run { command, cwd, stdin, stdout, depfile, implicit } => {
                 let cwd = match cwd {
                     Some(expr) => Some(normal(&self.known_text(expr, "cwd", ctx)?)),
                     None => None,
@@ -56,10 +56,30 @@ impl Expander<'_> {
                     cwd,
                     stdin: stdin.as_ref().map(|d| d.value.clone()),
                     stdout: stdout.as_ref().map(|d| d.value.clone()),
+                    depfile: match depfile {
+                        Some(expr) => Some(self.depfile(expr, ctx)?),
+                        None => None,
+                    },
                 };
                 self.command(command, io, ctx, if *implicit { Some(argv) } else { None })
             }
         }
+    }
+
+    /// The path of a depfile: known text, and references to outputs of the step.
+    fn depfile(&self, expr: &Expr, ctx: &Context<'_>) -> Option<Text> {
+        let segs = eval::segments(&self.eval(expr, ctx)?).unwrap_or_default();
+        let fits = |seg: &Seg| !matches!(seg, Seg::Late(late) if !matches!(late, Late::Output(_)));
+        if segs.is_empty() || !segs.iter().all(fits) {
+            let hint = "a path relative to the workspace root, or \"${outputs.N}.d\"".to_owned();
+            self.fault(
+                expr.span,
+                "the depfile is no path that is known before anything runs".to_owned(),
+                Some(hint),
+            );
+            return None;
+        }
+        Some(Text(segs))
     }
 
     pub(super) fn command(

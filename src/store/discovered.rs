@@ -9,7 +9,7 @@ use crate::base::clock::now_ns;
 use crate::base::digest::Digest;
 
 /// As many lists are kept per key, the newest.
-const KEPT: usize = 32;
+pub(super) const KEPT: usize = 32;
 
 /// The table.
 pub(super) const TABLE: &str =

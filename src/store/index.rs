@@ -162,6 +162,7 @@ impl Index {
                 lists.push(paths);
             }
         }
+        lists.truncate(discovered::KEPT);
         Ok(lists)
     }
 

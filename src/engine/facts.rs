@@ -62,6 +62,25 @@ impl FactFinder {
         Ok(content)
     }
 
+    /// A file in a directory whose list the cache has lost: told by the directory itself, if it stands in its place as recorded.
+    fn in_place(
+        &self,
+        project: &Project,
+        whole: &Artifact,
+        place: &str,
+        sub: &str,
+    ) -> Result<Option<Artifact>> {
+        let place = project.root.join(place);
+        if !self.content(project, &place)?.is_some_and(|content| content.artifact == *whole) {
+            return Ok(None);
+        }
+        let file = place.join(sub);
+        if !std::fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file()) {
+            return Ok(None);
+        }
+        Ok(self.content(project, &file)?.map(|content| content.artifact.clone()))
+    }
+
     /// Looks at many paths at once, in parallel.
     pub(super) fn prefetch(&self, project: &Project, paths: Vec<PathBuf>) {
         let found = project.workspace.contents(&paths);
@@ -207,14 +226,20 @@ impl FactFinder {
                 None => return Ok(None),
             },
             Item::Within { node, output, sub } => {
-                let tree = outputs.artifacts(*node).and_then(|artifacts| artifacts[*output].digest());
-                let Some(tree) = tree else { return Ok(None) };
-                let tree = project.store.tree(&tree).map_err(Missing::Fault)?;
-                let entries = tree.ok_or(Missing::Lost(*node))?;
-                match within(entries, sub).map_err(Missing::Fault)? {
-                    Some(artifact) => artifact,
-                    None => return Err(Missing::Input(path)),
-                }
+                let whole = outputs.artifacts(*node).map(|artifacts| artifacts[*output].clone());
+                let Some((whole, tree)) = whole.and_then(|whole| Some((whole.clone(), whole.digest()?)))
+                else {
+                    return Ok(None);
+                };
+                let found = match project.store.tree(&tree).map_err(Missing::Fault)? {
+                    Some(entries) => within(entries, sub).map_err(Missing::Fault)?,
+                    None => {
+                        let place = &project.graph.nodes[*node].outputs[*output].path;
+                        let found = self.in_place(project, &whole, place, sub).map_err(Missing::Fault)?;
+                        Some(found.ok_or(Missing::Lost(*node))?)
+                    }
+                };
+                found.ok_or_else(|| Missing::Input(path.clone()))?
             }
             Item::Source { path, inside } => {
                 let absolute = project.root.join(path);

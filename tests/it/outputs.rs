@@ -510,3 +510,24 @@ fn clean_removes_outputs_and_a_run_brings_them_back() {
     w.run(&[]).ok().ran([]);
     assert_eq!(w.tree("out"), before);
 }
+
+#[test]
+fn a_directory_in_its_place_tells_what_is_in_it_when_the_cache_has_lost_the_list() {
+    let definition = |command: &str| {
+        json!({"steps": {
+            "made": {"run": "cp s ${outputs.d}/x", "inputs": {"s": "s"}, "outputs": {"d": "out/d/"}},
+            "taker": {"run": command, "inputs": {"x": "out/d/x"}, "outputs": {"o": "out/o"}},
+        }})
+    };
+    let w = Workspace::with(definition("cat ${inputs.x} > ${outputs.o}"));
+    w.write("s", "text\n");
+    w.run(&[]).ok().ran(["made", "taker"]);
+    w.flow(&["cache", "gc", "--max-size", "0"]).ok();
+    w.workflow(definition("tr a-z A-Z < ${inputs.x} > ${outputs.o}"));
+    w.run(&[]).ok().ran(["taker"]).outcome_is("fresh", ["made"]);
+    assert_eq!(w.read("out/o"), "TEXT\n");
+    // and when it is not in its place, it is made again
+    w.flow(&["cache", "gc", "--max-size", "0"]).ok();
+    w.remove("out/d/x");
+    w.run(&[]).ok().ran(["made"]).outcome_is("fresh", ["taker"]);
+}

@@ -209,6 +209,9 @@ impl Scheduler {
 }
 
 #[cfg(test)]
+mod conformance;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -35,3 +35,7 @@ deny:
 # documentation of the library
 doc:
     cargo doc --no-deps --open
+
+# random histories against the reference: HISTORIES of them; one again: FLOW_SEED=N cargo test --test random
+fuzz HISTORIES='1000':
+    FLOW_HISTORIES={{HISTORIES}} cargo test --locked --test random -- --nocapture

@@ -1,0 +1,49 @@
+//! What the cache is known to hold. After a kill some of it is only possible. Unaware of how flow keeps it.
+
+use std::collections::BTreeMap;
+
+use crate::content::Content;
+
+/// Keys with a result and blobs; `true`: for certain.
+#[derive(Clone, Default)]
+pub struct Cache {
+    results: BTreeMap<String, bool>,
+    blobs: BTreeMap<String, bool>,
+}
+
+impl Cache {
+    /// With `certain`, only what is there without doubt.
+    pub fn has(&self, key: &str, certain: bool) -> bool {
+        self.results.get(key).is_some_and(|known| *known || !certain)
+    }
+
+    pub fn has_blob(&self, blob: &str, certain: bool) -> bool {
+        self.blobs.get(blob).is_some_and(|known| *known || !certain)
+    }
+
+    /// A key has a result now. Without `certain`: it may have one.
+    pub fn commit(&mut self, key: &str, certain: bool) {
+        *self.results.entry(key.to_owned()).or_default() |= certain;
+    }
+
+    pub fn store(&mut self, content: &Content, certain: bool) {
+        for blob in content.blobs() {
+            *self.blobs.entry(blob).or_default() |= certain;
+        }
+    }
+
+    pub fn lose_blob(&mut self, blob: &str) {
+        self.blobs.remove(blob);
+    }
+
+    /// It may be there still.
+    pub fn doubt_blob(&mut self, blob: &str) {
+        if let Some(certain) = self.blobs.get_mut(blob) {
+            *certain = false;
+        }
+    }
+
+    pub fn lose_blobs(&mut self) {
+        self.blobs.clear();
+    }
+}

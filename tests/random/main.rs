@@ -1,0 +1,70 @@
+//! Random workflows, edits, failures and kills against a reference that builds everything anew in memory.
+//!
+//! `FLOW_HISTORIES=N` runs N histories, `FLOW_SEED=S` replays one; a failing one is made smaller, and its workspace is kept.
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, reason = "all of it is test code")]
+
+mod cache;
+mod content;
+mod dag;
+mod edits;
+mod events;
+mod generate;
+mod graph;
+mod history;
+mod interpret;
+mod plan;
+mod process;
+mod shrink;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Histories that a plain `cargo test` runs: few, and always the same, so that a red build is red again.
+const SEEDS: std::ops::Range<u64> = 1..7;
+/// Histories that once failed.
+const COMMITTED: &str = include_str!("seeds.txt");
+
+#[test]
+fn histories_are_equal_to_the_reference() {
+    if let Some(seed) = number("FLOW_SEED") {
+        return shrink::replay(seed);
+    }
+    let seeds: Vec<u64> = match number("FLOW_HISTORIES") {
+        // other ones each time, and the first is printed
+        Some(count) => {
+            let first = number("FLOW_FIRST_SEED").unwrap_or_else(|| fastrand::u64(..1 << 40));
+            (first..first + count).collect()
+        }
+        None => {
+            let committed = COMMITTED.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+            committed.map(|line| line.split(' ').next().unwrap().parse().unwrap()).chain(SEEDS).collect()
+        }
+    };
+    eprintln!("{} histories, the first with FLOW_SEED={}", seeds.len(), seeds[0]);
+    let next = AtomicU64::new(0);
+    let failed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..number("FLOW_JOBS").unwrap_or(2) {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    if let Err(failure) = history::History::new(*seed).play() {
+                        eprintln!("FLOW_SEED={seed}: {}", failure.message.lines().next().unwrap_or_default());
+                        failed.lock().unwrap().push(*seed);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    eprintln!("{} of {} histories were equal to the reference", seeds.len() - failed.len(), seeds.len());
+    if let Some(seed) = failed.first() {
+        eprintln!("failed: {failed:?}");
+        shrink::replay(*seed);
+        panic!("FLOW_SEED={seed} failed, and then did not: it depends on time");
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}

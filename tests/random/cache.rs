@@ -1,6 +1,6 @@
 //! What the cache is known to hold. After a kill some of it is only possible. Unaware of how flow keeps it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::content::Content;
 
@@ -9,6 +9,8 @@ use crate::content::Content;
 pub struct Cache {
     results: BTreeMap<String, bool>,
     blobs: BTreeMap<String, bool>,
+    /// Blobs that were damaged: storing the same bytes again leaves them as they are, until somebody reads them.
+    damaged: BTreeSet<String>,
 }
 
 impl Cache {
@@ -28,7 +30,8 @@ impl Cache {
 
     pub fn store(&mut self, content: &Content, certain: bool) {
         for blob in content.blobs() {
-            *self.blobs.entry(blob).or_default() |= certain;
+            let whole = certain && !self.damaged.contains(&blob);
+            *self.blobs.entry(blob).or_default() |= whole;
         }
     }
 
@@ -36,8 +39,9 @@ impl Cache {
         self.blobs.remove(blob);
     }
 
-    /// It may be there still.
-    pub fn doubt_blob(&mut self, blob: &str) {
+    /// It is there, and perhaps of no use: some bits of a compressed file mean nothing.
+    pub fn damage_blob(&mut self, blob: &str) {
+        self.damaged.insert(blob.to_owned());
         if let Some(certain) = self.blobs.get_mut(blob) {
             *certain = false;
         }
@@ -45,5 +49,6 @@ impl Cache {
 
     pub fn lose_blobs(&mut self) {
         self.blobs.clear();
+        self.damaged.clear();
     }
 }

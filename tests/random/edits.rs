@@ -382,13 +382,12 @@ impl World {
                     "removed" => self.cache.lose_blob(name),
                     "cut short" => {
                         bytes.truncate(bytes.len() / 2);
-                        self.cache.lose_blob(name);
+                        self.cache.damage_blob(name);
                     }
                     _ => {
-                        // some bits of a compressed file mean nothing
                         let at = rng.usize(..bytes.len());
                         bytes[at] ^= 1 << rng.u8(..8);
-                        self.cache.doubt_blob(name);
+                        self.cache.damage_blob(name);
                     }
                 }
                 if how != "removed" {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use fastrand::Rng;
 use tempfile::TempDir;
 
+use crate::breaks::Break;
 use crate::content::Disk;
 use crate::edits::{EDITS, Edit, copy_tree};
 use crate::generate::{self, chance, pick};
 use crate::plan::Outcome;
-use crate::world::{Break, Request, Target, World, ensure};
+use crate::world::{Request, Target, World, ensure};
 
 /// One thing that happens. Each has its own seed: it does not depend on how much chance others took.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ enum What {
     Anew,
     /// A run that a failpoint or a signal ends.
     Break,
+    /// A source is edited while a run is on.
+    Meanwhile,
     /// Two runs of the workspace at once.
     Two,
     /// A copy of the workspace runs beside it, with the same cache.
@@ -84,11 +87,16 @@ impl History {
                 40..=52 => What::Targets,
                 53..=60 => What::Stop,
                 61..=65 => What::Anew,
-                66..=89 => What::Break,
+                66..=83 => What::Break,
+                84..=89 => What::Meanwhile,
                 90..=95 => What::Two,
                 _ => What::Twin,
             };
             whats.push(run);
+            if matches!(run, What::Meanwhile) {
+                // the next one sees all of it
+                whats.push(What::Run);
+            }
             if matches!(run, What::Break) && chance(&mut rng, 30) {
                 whats.push(What::Break);
             }
@@ -145,7 +153,12 @@ impl World {
         let request = Request { jobs: *pick(rng, &[1, 2, 4]), ..Request::default() };
         match action.what {
             What::Edit(edit) => self.edit(edit, rng),
-            What::Run => self.run(&request),
+            What::Run => {
+                if chance(rng, 20) {
+                    self.plan(&request)?;
+                }
+                self.run(&request)
+            }
             What::Targets => {
                 let request = self.targets(rng, request);
                 self.run(&request)
@@ -164,6 +177,12 @@ impl World {
                     _ => Break::Interrupted(after),
                 };
                 self.run_broken(&request, &how)
+            }
+            What::Meanwhile => {
+                let after = Duration::from_micros(rng.u64(..self.pace.as_micros() as u64));
+                let edit =
+                    *pick(rng, &[Edit::Rewrite, Edit::SameSize, Edit::Append, Edit::Revert, Edit::Rename]);
+                self.run_edited(&request, after, edit, rng)
             }
             What::Two => self.two(&request),
             What::Twin => self.twin(&request),

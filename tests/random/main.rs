@@ -3,11 +3,13 @@
 //! `FLOW_HISTORIES=N` runs N histories, `FLOW_SEED=S` replays one; a failing one is made smaller, and its workspace is kept.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, reason = "all of it is test code")]
 
+mod breaks;
 mod cache;
 mod content;
 mod dag;
 mod edits;
 mod events;
+mod foretell;
 mod generate;
 mod graph;
 mod history;
@@ -46,7 +48,12 @@ fn histories_are_equal_to_the_reference() {
     std::thread::scope(|scope| {
         for _ in 0..number("FLOW_JOBS").unwrap_or(2) {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed) as usize;
+                    let Some(seed) = seeds.get(number) else { break };
+                    if number > 0 && number % 50 == 0 {
+                        eprintln!("{number} ...");
+                    }
                     if let Err(failure) = history::History::new(*seed).play() {
                         eprintln!("FLOW_SEED={seed}: {}", failure.message.lines().next().unwrap_or_default());
                         failed.lock().unwrap().push(*seed);

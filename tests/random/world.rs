@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::cache::Cache;
-use crate::content::{Content, Disk};
+use crate::content::Disk;
 use crate::dag::Workflow;
 use crate::events;
 use crate::graph::Graph;
@@ -66,7 +65,8 @@ pub struct Expected<'w> {
     pub graph: Graph<'w>,
     pub most: Plan,
     pub least: Plan,
-    disk: Disk,
+    /// All files before it.
+    pub disk: Disk,
 }
 
 /// Ends a function with a message unless something holds.
@@ -369,103 +369,4 @@ impl World {
             }
         }
     }
-
-    /// A run that did not end by itself: no file is half, and what it said to be done is done.
-    pub fn broken_off(
-        &mut self,
-        expected: &Expected,
-        request: &Request,
-        ended: &Ended,
-    ) -> Result<(), String> {
-        let said = || format!("\nstderr:\n{}", ended.stderr);
-        events::check(&expected.graph, &ended.events, request.jobs, false).map_err(|e| e + &said())?;
-        let ran = events::ran(&ended.events);
-        let disk = Disk::read(&self.root);
-        for (index, node) in expected.graph.nodes.iter().enumerate() {
-            let plan = &expected.least;
-            let said_ran = ran.contains(&node.id);
-            let may =
-                |outcome| plan.outcomes[index] == Some(outcome) || plan.otherwise[index] == Some(outcome);
-            let may_run = may(Outcome::Ran);
-            ensure!(may_run || !said_ran, "{} ran, and had no need to{}", node.id, said());
-            let outputs = plan.outputs[index].clone().unwrap_or_default();
-            if may_run {
-                if let Some(key) = plan.keys[index].as_ref().filter(|_| !request.no_cache) {
-                    self.cache.commit(key, said_ran);
-                }
-                outputs.iter().flatten().for_each(|content| self.cache.store(content, said_ran));
-            }
-            plan.leftovers[index].iter().flatten().for_each(|content| self.cache.store(content, false));
-            let touched = may_run || may(Outcome::Restored) || may(Outcome::Failed);
-            for (output, (declared, path)) in node.outputs.iter().enumerate() {
-                let direct = node.step.direct && output == 0;
-                if !touched {
-                    continue;
-                }
-                if !self.published.contains(path) {
-                    self.unsure.insert(path.clone());
-                }
-                if direct {
-                    self.dirty.insert(path.clone());
-                    continue;
-                }
-                let (before, after) = (expected.disk.content(path), plan.disk.content(path));
-                let found = disk.content(path);
-                let files =
-                    [&before, &after].iter().all(|content| !matches!(content, Some(Content::Tree(_))));
-                let whole = found == before || found == after || (found.is_none() && !files);
-                let tree = found.is_some() && declared.sort == crate::dag::Sort::Dir && !files;
-                ensure!(
-                    whole || (tree && found == after),
-                    "{path} was {}, was to be {}, and is {}{}",
-                    show(&before),
-                    show(&after),
-                    show(&found),
-                    said()
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// A run that is killed or interrupted on its way, unless it ends before.
-    pub fn run_broken(&mut self, request: &Request, how: &Break) -> Result<(), String> {
-        use nix::sys::signal::Signal;
-        let workflow = self.workflow.clone();
-        let expected = self.expect(&workflow, request);
-        let args = self.args(&expected.graph, request);
-        self.tell(format!("flow {} ({how:?})", args.join(" ")));
-        let root = self.root.clone();
-        let failpoint = match how {
-            Break::At(point) => Some(point.as_str()),
-            _ => None,
-        };
-        let mut started = self.start(&root, &args, failpoint);
-        match how {
-            Break::At(_) => {}
-            Break::Killed(after) => started.signal_after(*after, Signal::SIGKILL),
-            Break::Interrupted(after) => started.signal_after(*after, Signal::SIGINT),
-        }
-        let ended = started.wait()?;
-        match (ended.status.code(), ended.status.signal()) {
-            (Some(0 | 1), _) => self.compare(&expected, request, &ended),
-            (_, Some(9)) => self.broken_off(&expected, request, &ended),
-            // before flow had put its handler in place
-            (_, Some(2)) | (Some(130), _) => self.broken_off(&expected, request, &ended),
-            _ => Err(format!("it ended with {}\nstderr:\n{}", ended.status, ended.stderr)),
-        }
-    }
-}
-
-/// How a run is broken off.
-#[derive(Clone, Debug)]
-pub enum Break {
-    /// At a failpoint.
-    At(String),
-    Killed(Duration),
-    Interrupted(Duration),
-}
-
-fn show(content: &Option<Content>) -> String {
-    content.as_ref().map_or("nothing".to_owned(), Content::short)
 }

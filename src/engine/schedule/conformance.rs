@@ -50,7 +50,14 @@ fn demand() -> impl Strategy<Value = Demand> {
         |(cpu, mem, p, q, exclusive, waits)| {
             let pools = [("p", p.saturating_sub(1)), ("q", q)];
             let pools = pools.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n));
-            Demand { cpu: if waits { 0 } else { cpu.max(1) }, mem, pools: pools.collect(), exclusive, waits }
+            Demand {
+                cpu: if waits { 0 } else { cpu.max(1) },
+                mem,
+                pools: pools.collect(),
+                exclusive,
+                waits,
+                since: 0,
+            }
         },
     )
 }

@@ -37,7 +37,19 @@ pub(super) fn describe(
     dir: &Path,
     content: impl Fn(&Path, Stat) -> Result<FileContent> + Sync,
 ) -> Result<(Artifact, Vec<u8>)> {
-    describe_by(dir, Links::Recorded, &|_| false, content)
+    let found = find(dir, Links::Recorded, &|_| false)?;
+    for Found { full, kind, .. } in &found {
+        if let FoundKind::Link(target) = kind
+            && Path::new(target).starts_with(dir)
+        {
+            let message = format!(
+                "the link {} leads into its own directory by an absolute path, and would not once it is moved",
+                full.display()
+            );
+            return Err(Error::step(message).hint("make it relative, e.g. with ln -sr"));
+        }
+    }
+    described(found, content)
 }
 
 /// The same without the paths that `skip` names; links as told by `links`.
@@ -47,10 +59,22 @@ pub(super) fn describe_by(
     skip: &dyn Fn(&Path) -> bool,
     content: impl Fn(&Path, Stat) -> Result<FileContent> + Sync,
 ) -> Result<(Artifact, Vec<u8>)> {
+    described(find(dir, links, skip)?, content)
+}
+
+/// What lies in `dir`, by path.
+fn find(dir: &Path, links: Links, skip: &dyn Fn(&Path) -> bool) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     let walk = Walk { links, skip };
     walk.enter(dir, "", &mut Vec::new(), &mut found)?;
     found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn described(
+    found: Vec<Found>,
+    content: impl Fn(&Path, Stat) -> Result<FileContent> + Sync,
+) -> Result<(Artifact, Vec<u8>)> {
     let entries: Vec<Result<TreeEntry>> = pool::install(|| {
         found
             .into_par_iter()
@@ -180,7 +204,7 @@ impl Walk<'_> {
                 continue;
             }
             let name = entry.file_name().into_string().map_err(|name| {
-                Error::environment(format!(
+                Error::step(format!(
                     "{} has an entry whose name is not UTF-8 ({}), which cannot be recorded",
                     dir.display(),
                     name.display()
@@ -199,7 +223,7 @@ impl Walk<'_> {
             } else if meta.is_symlink() {
                 let target = fs::read_link(&full).map_err(|e| Error::io("read the link", &full, e))?;
                 let target = target.into_os_string().into_string().map_err(|target| {
-                    Error::environment(format!(
+                    Error::step(format!(
                         "the link {} has a target that is not UTF-8 ({}), which cannot be recorded",
                         full.display(),
                         target.display()
@@ -219,7 +243,7 @@ impl Walk<'_> {
 
 /// The error for a socket, pipe or device.
 pub(super) fn not_content(path: &Path) -> Error {
-    Error::environment(format!(
+    Error::step(format!(
         "{} is neither a file nor a directory nor a link (a socket, pipe or device), which cannot be recorded",
         path.display()
     ))

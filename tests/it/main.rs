@@ -20,6 +20,7 @@ mod jobserver;
 mod kill;
 mod messages;
 mod nothing_to_do;
+mod odd;
 mod outputs;
 mod policies;
 mod secrets;

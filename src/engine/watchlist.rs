@@ -5,17 +5,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rayon::prelude::*;
 
-use super::certificate::Asked;
+use super::certificate::{Asked, young};
 use super::facts::{matching_files, resolve};
 use super::project::Project;
+use crate::base::clock;
 use crate::base::digest::Digest;
 use crate::base::files::{Stat, normalize};
 use crate::error::Result;
 use crate::graph::{Item, select};
 use crate::model::Tool;
+
+/// A file system's tick, and how often it is waited for.
+const TICK: Duration = Duration::from_millis(21);
+const YOUNG_LOOKS: usize = 5;
 
 /// How a path was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +37,15 @@ pub enum Seen {
 }
 
 impl Seen {
+    /// Whether it could still change without its time stamps telling.
+    fn young(&self, now_ns: i64) -> bool {
+        match self {
+            Self::Nothing | Self::Changing => false,
+            Self::File(stat) => young(stat, now_ns),
+            Self::Tree(tree) => tree.values().flatten().any(|stat| young(stat, now_ns)),
+        }
+    }
+
     /// How `path` is, links followed.
     pub fn now(path: &Path) -> Self {
         Self::without(path, &|_| false)
@@ -138,11 +153,11 @@ impl Watchlist {
         list.settle();
         for source in project.loaded.sources.0.iter().skip(usize::from(embedded)) {
             // another text than the one that was read is a change already
-            let seen = match std::fs::read(&source.path) {
-                Ok(text) if text == source.text.as_bytes() => Seen::now(&source.path),
-                _ => Seen::Changing,
-            };
-            list.inputs.insert(source.path.clone(), seen);
+            let path = vec![source.path.clone()];
+            list.inputs.extend(list.look(path));
+            if !std::fs::read(&source.path).is_ok_and(|text| text == source.text.as_bytes()) {
+                list.inputs.insert(source.path.clone(), Seen::Changing);
+            }
         }
         list.inputs.extend(declared);
         Ok(list)
@@ -159,14 +174,27 @@ impl Watchlist {
         self.settle();
     }
 
+    /// How the paths are now. What is so young that it could still change with equal time stamps is looked at again a tick later.
     fn look(&self, paths: Vec<PathBuf>) -> BTreeMap<PathBuf, Seen> {
-        paths
-            .into_par_iter()
-            .map(|path| {
-                let seen = self.now(&path);
-                (path, seen)
-            })
-            .collect()
+        let look = |paths: Vec<PathBuf>| -> BTreeMap<PathBuf, Seen> {
+            let seen = paths.into_par_iter().map(|path| (self.now(&path), path));
+            seen.map(|(seen, path)| (path, seen)).collect()
+        };
+        let mut all = look(paths);
+        for _ in 0..YOUNG_LOOKS {
+            let now = clock::now_ns();
+            let young = all
+                .iter()
+                .filter(|(_, seen)| seen.young(now))
+                .map(|(path, _)| path.clone())
+                .collect::<Vec<_>>();
+            if young.is_empty() {
+                break;
+            }
+            std::thread::sleep(TICK);
+            all.extend(look(young));
+        }
+        all
     }
 
     fn now(&self, path: &Path) -> Seen {

@@ -15,18 +15,20 @@ fn make_is_here() -> bool {
     here
 }
 
-/// Shell text of a job that notes how many run, itself included, and stays until another one has run beside it if `meets`.
-fn job(name: &str, meets: bool) -> String {
-    let meet = "n=0; while [ ! -e met ] && [ $n -lt 3000 ]; do [ $(ls running | wc -l) -ge 2 ] && touch met; n=$((n+1)); sleep 0.01; done; [ -e met ];";
-    let meet = if meets { meet } else { "" };
+/// Shell text of a job that notes how many run, itself included, and stays until the job `beside` has begun.
+fn job(name: &str, beside: Option<&str>) -> String {
+    let meet = beside.map_or_else(String::new, |other| {
+        format!("touch {name}.here; n=0; while [ ! -e {other}.here ] && [ $n -lt 3000 ]; do n=$((n+1)); sleep 0.01; done; [ -e {other}.here ];")
+    });
     format!("mkdir running/{name}; ls running | wc -l >> counts; {meet} sleep 0.05; rmdir running/{name}")
 }
 
-/// A Makefile of six such jobs.
+/// A Makefile of six such jobs, of which two have to run at once.
 fn makefile(w: &Workspace) {
     let mut text = "all: r1 r2 r3 r4 r5 r6\n".to_owned();
     for n in 1..=6 {
-        let job = job(&format!("r{n}"), n <= 2).replace('$', "$$");
+        let job = job(&format!("r{n}"), [None, Some("r2"), Some("r1")].get(n).copied().flatten())
+            .replace('$', "$$");
         text.push_str(&format!("r{n}:\n\t@set -e; {job}\n"));
     }
     w.write("Makefile", text).write("running/.keep", "");
@@ -51,7 +53,7 @@ fn a_make_in_a_step_shares_the_slots_of_the_run() {
     makefile(&w);
     let mut steps = json!({"build": step("make", json!({"jobserver": true}))});
     for n in 1..=4 {
-        steps[format!("s{n}")] = step(job(&format!("s{n}"), false), json!({}));
+        steps[format!("s{n}")] = step(job(&format!("s{n}"), None), json!({}));
     }
     w.workflow(json!({"steps": steps}));
     w.run(&["-j", "2"]).ok();
@@ -91,8 +93,8 @@ fn tokens_of_a_killed_job_come_back() {
     let thief = "p=$${MAKEFLAGS##*fifo:}; head -c 2 < \"$p\" > stolen; kill -9 $$";
     let mut steps = json!({"thief": step(thief, json!({"jobserver": "fifo"}))});
     steps["thief"]["allow_failure"] = true.into();
-    for name in ["a", "b"] {
-        steps[name] = step(job(name, true), json!({"jobserver": "fifo"}));
+    for (name, other) in [("a", "b"), ("b", "a")] {
+        steps[name] = step(job(name, Some(other)), json!({"jobserver": "fifo"}));
         steps[name]["needs"] = json!(["thief"]);
     }
     w.workflow(json!({"steps": steps}));
@@ -115,12 +117,12 @@ fn under_make(prefix: &str, arguments: &str) -> (Workspace, Run) {
         format!(
             "all: flow m1 m2\nflow:\n\t{prefix}@{} run flow.json {arguments}\nm1 m2:\n\t@{}\n",
             flow_binary().display(),
-            job("$@", false).replace("$(", "$$(").replace("$n", "$$n")
+            job("$@", None).replace("$(", "$$(").replace("$n", "$$n")
         ),
     );
     let mut steps = json!({"build": step("make", json!({"jobserver": true}))});
     for n in 1..=4 {
-        steps[format!("s{n}")] = step(job(&format!("s{n}"), false), json!({}));
+        steps[format!("s{n}")] = step(job(&format!("s{n}"), None), json!({}));
     }
     w.workflow(json!({"steps": steps}));
     let mut make = Command::new("make");

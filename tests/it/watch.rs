@@ -236,6 +236,31 @@ fn polling_sees_the_same() {
 }
 
 #[test]
+fn where_the_system_cannot_tell_it_looks() {
+    let limit = "echo 1 > /proc/sys/user/max_inotify_watches";
+    let allowed = Command::new("unshare").args(["-Ur", "sh", "-c", limit]).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no user namespace of one's own");
+        return;
+    }
+    let w = workspace();
+    let flow = w.command(&["watch", "flow.json", "--json", "-v"]);
+    let mut command = Command::new("unshare");
+    command
+        .args(["-Ur", "sh", "-c", &format!("{limit}; exec \"$0\" \"$@\"")])
+        .arg(flow.get_program())
+        .args(flow.get_args());
+    command.current_dir(w.root());
+    let mut watch = Watch::of(&w, command);
+    watch.says(1, "the limit of watched directories is reached (fs.inotify.max_user_watches = ");
+    watch.says(1, "help: raise it: sysctl fs.inotify.max_user_watches=");
+    w.write("a", "a2\n");
+    watch.waits(2, 2, &["both", "copy"]);
+    assert_eq!(watch.err().matches("looking every 2 s instead").count(), 1);
+    watch.ends("INT", 130);
+}
+
+#[test]
 fn a_run_that_writes_its_own_input_does_not_run_for_ever() {
     let w = Workspace::with(json!({"steps": {
         "one": {"run": "cat a > ${outputs.o}", "inputs": {"a": "a"}, "outputs": {"o": "out"}},

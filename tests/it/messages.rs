@@ -1179,10 +1179,10 @@ fn not_yet() {
     );
     says(
         &w,
-        &["watch", "flow.json"],
+        &["load", "--endpoint", "http://x"],
         expect![[r#"
             exit 2
-            error: not yet: flow watch
+            error: not yet: flow load
             help: this version of flow does not do it; flow --help lists what it does
         "#]],
     );

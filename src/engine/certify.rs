@@ -124,5 +124,6 @@ pub fn run_certified(certified: &Certified, run: &str, sink: &Arc<dyn Sink>) -> 
         plan_digest: certified.plan_digest,
         failure: None,
         elapsed: begun.elapsed(),
+        seen: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::watchlist::Seen;
 use crate::base::digest::Digest;
 use crate::error::Kind;
 use crate::exec::JobPool;
@@ -29,6 +30,8 @@ pub struct RunOptions {
     pub restore: Option<Restore>,
     /// The job tokens of a make that started this run; it takes its slots from there.
     pub jobserver: Option<Arc<JobPool>>,
+    /// Say afterwards which paths were looked at.
+    pub note_seen: bool,
     /// Do not wait for another run of this workspace.
     pub no_wait: bool,
     /// Where a certificate goes if there was nothing to do, and files besides the workflow's that decided what to run.
@@ -47,6 +50,7 @@ impl Default for RunOptions {
             offline: false,
             restore: None,
             jobserver: None,
+            note_seen: false,
             no_wait: false,
             certificate: None,
         }
@@ -84,4 +88,6 @@ pub struct RunSummary {
     pub failure: Option<Kind>,
     /// Wall time.
     pub elapsed: Duration,
+    /// Every path that was looked at, as it was then, if [`RunOptions::note_seen`] asks for it.
+    pub seen: Vec<(PathBuf, Seen)>,
 }

@@ -9,6 +9,7 @@ mod tokens;
 mod timing;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use super::pool::Pool;
 use super::project::Project;
 use super::schedule::{Capacity, Scheduler};
 use super::session::{Session, started_text};
+use super::watchlist::Seen;
 use crate::api::CancelToken;
 use crate::base::digest::Digest;
 use crate::error::{Error, Kind, Result};
@@ -103,7 +105,14 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
         plan_digest: digest,
         failure,
         elapsed: session.started.elapsed(),
+        seen: if session.options.note_seen { seen(&finder) } else { Vec::new() },
     })
+}
+
+/// What was looked at, as it was.
+fn seen(finder: &FactFinder) -> Vec<(PathBuf, Seen)> {
+    let content = finder.seen().into_iter();
+    content.map(|(path, content)| (path, content.map_or(Seen::Nothing, |c| Seen::File(c.stat)))).collect()
 }
 
 /// Patterns that match nothing: often a slip, never an error by itself.

@@ -213,7 +213,7 @@ impl Session {
         let pool = match &self.options.jobserver {
             Some(pool) => Arc::clone(pool),
             None if selection.nodes.iter().any(asked) => {
-                Arc::new(JobPool::create(&self.scratch.join("jobs"), slots)?)
+                Arc::new(JobPool::create(&self.scratch()?.join("jobs"), slots)?)
             }
             None => return Ok(()),
         };

@@ -168,6 +168,19 @@ impl Watchlist {
         self.outputs = self.look(self.outputs.keys().cloned().collect());
     }
 
+    /// Adds files that a run looked at besides: what its commands said they read.
+    pub fn add(&mut self, seen: Vec<(PathBuf, Seen)>) {
+        for (path, seen) in seen {
+            let known =
+                path.ancestors().any(|dir| self.inputs.contains_key(dir) || self.outputs.contains_key(dir));
+            // a directory is looked at for what it holds; what is to be absent is an output
+            let file = matches!(seen, Seen::File(stat) if !stat.is_dir());
+            if file && !known && !self.hidden(&path) {
+                self.inputs.insert(path, seen);
+            }
+        }
+    }
+
     /// Everything counts as seen, as it is now.
     pub fn accept(&mut self) {
         self.inputs = self.look(self.inputs.keys().cloned().collect());

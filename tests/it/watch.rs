@@ -221,6 +221,27 @@ fn with_restart_a_change_ends_the_run() {
 }
 
 #[test]
+fn what_a_command_says_it_read_is_watched() {
+    let w = Workspace::with(json!({"steps": {"cc": {
+        "run": "cat src inc/a.h > ${outputs.o}; echo 'x: inc/a.h' > ${outputs.o}.d",
+        "inputs": {"s": "src"}, "outputs": {"o": "out"}, "depfile": "${outputs.o}.d"
+    }}}));
+    w.write("src", "1").write("inc/a.h", "2").write("inc/b.h", "3");
+    let mut watch = Watch::start(&w, &[]);
+    watch.waits(1, 1, &["cc"]);
+    w.write("inc/b.h", "4").write("inc/a.h", "5");
+    watch.waits(2, 2, &["cc"]);
+    assert!(watch.err().contains("changed: inc/a.h\n"), "{}", watch.err());
+    // known from the cache as well as from a run
+    w.write("inc/a.h", "2");
+    watch.waits(3, 3, &[]);
+    w.write("inc/a.h", "6");
+    watch.waits(4, 4, &["cc"]);
+    assert_eq!(w.read("out"), "16");
+    watch.ends("INT", 130);
+}
+
+#[test]
 fn polling_sees_the_same() {
     let w = workspace();
     w.write("tree/sub/f", "1");

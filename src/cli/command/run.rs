@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::cli::app::App;
 use crate::cli::args::{Restore, RunArgs, SelectArgs};
 use crate::cli::signals;
-use crate::engine::{self, Force, RunOptions, Session};
+use crate::engine::{self, Force, RunOptions, RunSummary, Session};
 use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
 use crate::exec::JobPool;
@@ -77,10 +77,10 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     let lock = lock(app, args.no_wait, &interrupts)?;
     let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?;
     let observers = Observers::new(app, args, events(args)?)?;
-    let failure = execute(app, observers, project, options, interrupts, lock, |summary| {
+    let outcome = execute(app, observers, project, options, interrupts, lock, |summary| {
         if args.json { app.json(&summary.json(app.cli.global.verbose)).map(drop) } else { Ok(()) }
     })?;
-    Ok(match failure {
+    Ok(match outcome.failure {
         None => ExitCode::SUCCESS,
         Some(kind) => ExitCode::from(kind.exit_code()),
     })
@@ -95,7 +95,7 @@ pub(super) fn execute(
     interrupts: engine::Interrupts,
     lock: crate::store::WorkspaceLock,
     tell: impl FnOnce(&Summary) -> Result<()>,
-) -> Result<Option<Kind>> {
+) -> Result<RunSummary> {
     let store = Arc::clone(&project.store);
     let mut session = Session::recovering(project, options, observers.sink(), interrupts)?;
     observers.begin(RunWriter::create(store.dir(), session.run_id())?);
@@ -108,7 +108,7 @@ pub(super) fn execute(
         app.printer.talk(&format!("{message}\n"));
     }
     tell(&observers.summary)?;
-    Ok(outcome.failure)
+    Ok(outcome)
 }
 
 /// The file of `--events`, made or emptied.

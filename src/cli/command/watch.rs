@@ -134,6 +134,7 @@ impl Watch<'_> {
             Watchlist::new(&project, &self.args.run.select.targets, declared, self.app.embedded())?;
         let notices = self.args.restart.then(|| self.notices(&list.directories()));
         let mut options = run_options(self.app, &self.args.run);
+        options.note_seen = true;
         if self.began {
             options = RunOptions { force: Force::Nothing, remeasure: None, ..options };
         }
@@ -166,7 +167,7 @@ impl Watch<'_> {
             }
         };
         match result {
-            Ok(_) => {}
+            Ok(outcome) => list.add(outcome.seen),
             // what was asked wrongly is wrong until the command line is another
             Err(error) if !self.began && error.kind != Kind::Step => return Err(error),
             Err(error) => self.tell(&error),

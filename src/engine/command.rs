@@ -88,8 +88,11 @@ pub(super) fn run(
         log: &mut lines,
         masker: &session.masker,
     };
-    let exit = run_command(job, guard)
-        .map_err(|error| Failure { hints: error.hints.clone(), ..Failure::new(error.message.clone()) })?;
+    let exit = run_command(job, guard).map_err(|error| Failure {
+        kind: lack(error.missing),
+        hints: error.hints.clone(),
+        ..Failure::new(error.message.clone())
+    })?;
     match exit {
         Exit::Ok => Ok(()),
         Exit::Code(code) => Err(Failure::retryable(format!("exit status {code}"))),
@@ -144,6 +147,11 @@ fn share_jobs(
 /// Whether a node is a command.
 pub(super) fn is_command(node: &Node) -> bool {
     !matches!(node.action, NodeAction::Stage { .. })
+}
+
+/// A missing program is a lack of the machine, as a missing tool is.
+pub(super) fn lack(missing: bool) -> Kind {
+    if missing { Kind::Environment } else { Kind::Step }
 }
 
 impl From<Error> for Failure {

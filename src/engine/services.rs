@@ -137,7 +137,7 @@ fn start(
 }
 
 fn failed(message: String) -> ServiceFailure {
-    ServiceFailure { message, tail: Vec::new(), hints: Vec::new(), cancelled: false }
+    ServiceFailure { message, tail: Vec::new(), hints: Vec::new(), cancelled: false, missing: false }
 }
 
 fn spec(session: &Session, node: &ServiceNode) -> Result<ServiceSpec, String> {

@@ -25,11 +25,17 @@ pub struct LaunchError {
     pub message: String,
     /// What to try; each a line of its own.
     pub hints: Vec<String>,
+    /// The machine lacks the program.
+    pub missing: bool,
 }
 
 impl LaunchError {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new() }
+        Self { message: message.into(), hints: Vec::new(), missing: false }
+    }
+
+    fn missing(message: impl Into<String>) -> Self {
+        Self { missing: true, ..Self::new(message) }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -41,6 +47,7 @@ impl LaunchError {
         Self {
             message: masker.mask(&self.message),
             hints: self.hints.iter().map(|hint| masker.mask(hint)).collect(),
+            ..self
         }
     }
 }
@@ -127,7 +134,7 @@ impl Launch<'_> {
                 }
                 Ok(meta) if meta.permissions().mode() & 0o111 == 0 => Err(not_executable(program, &path)),
                 Ok(_) => Ok(path),
-                Err(e) if e.kind() == ErrorKind::NotFound => Err(LaunchError::new(format!(
+                Err(e) if e.kind() == ErrorKind::NotFound => Err(LaunchError::missing(format!(
                     "program '{program}' not found: there is no {}",
                     path.display()
                 ))
@@ -150,7 +157,7 @@ impl Launch<'_> {
         if let Some(candidate) = unusable {
             return Err(not_executable(program, &candidate));
         }
-        let mut error = LaunchError::new(format!("program '{program}' not found in PATH ({path})"));
+        let mut error = LaunchError::missing(format!("program '{program}' not found in PATH ({path})"));
         if self.cwd.join(program).is_file() {
             error = error
                 .hint(format!("there is a file of this name in the working directory: write './{program}'"));

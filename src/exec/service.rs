@@ -70,6 +70,8 @@ pub struct ServiceFailure {
     pub hints: Vec<String>,
     /// It was asked to stop before it was ready.
     pub cancelled: bool,
+    /// The machine lacks its program.
+    pub missing: bool,
 }
 
 /// How a service was stopped.
@@ -193,6 +195,7 @@ impl RunningService {
         let launched = launch.start(Mark::new("FLOW_SERVICE"), guard).map_err(|e| {
             Fault::Other(ServiceFailure {
                 hints: e.hints,
+                missing: e.missing,
                 ..ServiceFailure::new(format!("service '{}': {}", spec.id, e.message))
             })
         })?;
@@ -445,7 +448,7 @@ impl Fault {
 
 impl ServiceFailure {
     fn new(message: String) -> Self {
-        Self { message, tail: Vec::new(), hints: Vec::new(), cancelled: false }
+        Self { message, tail: Vec::new(), hints: Vec::new(), cancelled: false, missing: false }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {

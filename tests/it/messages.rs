@@ -831,7 +831,7 @@ fn program_not_found() {
   }
 }"#,
         expect![[r#"
-            exit 1
+            exit 4
             failed    a  0.00s  program 'no-such-program' not found in PATH (PATH)
                 help: install it, or set PATH in 'env' to a list that holds its directory
         "#]],

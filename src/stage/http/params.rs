@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serializer};
 use serde_json::Value;
 
 use crate::api::ParamFault;
@@ -69,15 +69,15 @@ pub struct Expect {
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// For a connection, TLS included. Default: 10s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "duration_text")]
     #[schemars(with = "String")]
     pub connect: Duration,
     /// For one attempt as a whole, from the moment the server's turn has come. Default: 10m.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "duration_text")]
     #[schemars(with = "String")]
     pub total: Duration,
     /// Without a byte arriving. Default: 60s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "duration_text")]
     #[schemars(with = "String")]
     pub idle: Duration,
 }
@@ -99,7 +99,7 @@ pub struct PerHost {
     /// Requests under way at the same time, at least 1. Default: 6.
     pub connections: usize,
     /// Least time between the starts of two requests. Default: 0ms.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "duration_text")]
     #[schemars(with = "String")]
     pub min_interval: Duration,
 }
@@ -116,6 +116,17 @@ fn yes() -> bool {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+/// As one would write it: what the schema shows as the default.
+fn duration_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = match (duration.as_secs(), duration.subsec_millis()) {
+        (0, millis) => format!("{millis}ms"),
+        (seconds, 0) if seconds >= 120 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        (seconds, 0) => format!("{seconds}s"),
+        (seconds, millis) => format!("{}ms", seconds * 1000 + u64::from(millis)),
+    };
+    serializer.serialize_str(&text)
 }
 
 impl Params {

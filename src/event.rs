@@ -158,6 +158,9 @@ pub struct NodeReport {
     /// Used unchecked because of `--offline`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stale: bool,
+    /// What was there was recorded as its result (`--adopt`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
     /// A failure that does not fail the run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allowed: bool,
@@ -184,6 +187,13 @@ pub struct NodeReport {
     /// When it did what it did; null if it had nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timing: Option<Timing>,
+}
+
+impl NodeReport {
+    /// Not one of the many that had nothing to do.
+    pub fn worth_a_line(&self) -> bool {
+        self.outcome != Outcome::Fresh || self.adopted
+    }
 }
 
 /// How a node came to begin when it did. Times are stamps of the stream: seconds since the run started.

@@ -1,5 +1,6 @@
 //! One job on its thread: restore, or attempts of a node until it succeeds, fails or is cancelled; then the commit.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Begin, Event, Timing};
 use crate::exec::ServiceFailure;
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
-use crate::key::Facts;
+use crate::key::{Facts, Reason};
 use crate::model::{Artifact, Retry};
 use crate::store::{KeyLock, NodeRow, ResultRecord};
 
@@ -33,6 +34,8 @@ use crate::store::{KeyLock, NodeRow, ResultRecord};
 pub(super) enum Task {
     /// Bring these outputs of a record into place.
     Restore { keyed: Option<Keyed>, record: Arc<ResultRecord>, only: Vec<usize> },
+    /// Record what is there as the result.
+    Adopt { keyed: Keyed, reason: String },
     /// Run, or with `previous` ask.
     Run { keyed: Keyed, reason: String, previous: Option<Arc<ResultRecord>>, share: bool },
 }
@@ -86,6 +89,8 @@ pub(super) enum Performed<'s> {
 pub(super) enum End {
     /// It ran; its outputs are stored and published.
     Ran(Vec<Artifact>),
+    /// What was there is its result now.
+    Adopted(Vec<Artifact>),
     /// The result stood, or another process made it meanwhile. `checked`: the stage was asked. `restored`: bytes were brought.
     Stands { artifacts: Vec<Artifact>, checked: bool, restored: bool },
     /// Bytes in the cache are gone: run instead.
@@ -146,6 +151,7 @@ pub(super) fn perform<'s>(
     };
     let step = match task {
         Task::Restore { keyed, record, only } => Step::End(job.restore(keyed, &record, &only)),
+        Task::Adopt { keyed, reason } => Step::End(job.adopt(&keyed, &reason)),
         Task::Run { keyed, reason, previous, share } => job.run(keyed, reason, previous, share),
     };
     match step {
@@ -228,8 +234,8 @@ impl<'s> Job<'s> {
     }
 
     fn restore(&mut self, keyed: Option<Keyed>, record: &ResultRecord, only: &[usize]) -> End {
-        let scratch = match self.session.scratch() {
-            Ok(scratch) => scratch.join(format!("{}.0", self.ix)),
+        let scratch = match self.scratch() {
+            Ok(scratch) => scratch,
             Err(error) => return End::Failed(error.into()),
         };
         match publish::restore(self.session, self.node, record, only, &scratch) {
@@ -243,6 +249,11 @@ impl<'s> Job<'s> {
             Err(PlaceError::Lost(what)) => End::Lost(what),
             Err(PlaceError::Fault(error)) => End::Failed(error.into()),
         }
+    }
+
+    /// Where bytes from the cache go first.
+    pub(super) fn scratch(&self) -> Result<PathBuf> {
+        Ok(self.session.scratch()?.join(format!("{}.0", self.ix)))
     }
 
     fn run(
@@ -421,6 +432,9 @@ impl<'s> Job<'s> {
                 // what was made while a service was gone is no result
                 Some(failure) => Err(failure),
                 None if done == Done::Unchanged => self.unchanged(keyed, previous).map(Tried::End),
+                None if session.options.frozen => {
+                    Err(super::run::would_run(&Reason::SourceChanged.to_string()))
+                }
                 None => self.collect(places.as_slice(), &before).and_then(|found| {
                     let whole = depfile
                         .map(|depfile| self.discover(keyed, &depfile, &known, begun_ns))
@@ -437,7 +451,8 @@ impl<'s> Job<'s> {
             },
         };
         self.timing.commit = begun.elapsed().as_secs_f64() - seconds;
-        if outcome.as_ref().is_err_and(|failure| !failure.cancelled) {
+        let failed = outcome.as_ref().is_err_and(|failure| !failure.cancelled);
+        if failed && !session.options.frozen {
             self.publish_on_failure(&places, scratch);
         }
         outcome
@@ -591,7 +606,12 @@ impl<'s> Job<'s> {
         for line in failure.tail {
             self.log.line(&line);
         }
-        Failure { hints: failure.hints, cancelled: failure.cancelled, ..Failure::new(failure.message) }
+        Failure {
+            kind: command::lack(failure.missing),
+            hints: failure.hints,
+            cancelled: failure.cancelled,
+            ..Failure::new(failure.message)
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::adopt::adoptable;
 use super::facts::{FactFinder, Missing, Outputs};
 use super::options::{Force, RunOptions};
 use super::project::Project;
 use super::retention;
 use super::second_level::look_up;
+use super::upgrade::only_versions;
 use crate::base::clock;
 use crate::base::digest::Digest;
 use crate::error::{Error, Result};
@@ -51,6 +53,10 @@ pub(super) enum Verdict {
     Check { keyed: Keyed, record: Arc<ResultRecord> },
     /// It has to run.
     Run { keyed: Keyed, reason: Reason },
+    /// What is there becomes its result (`--adopt`).
+    Adopt { keyed: Keyed, reason: Reason },
+    /// A measurement of another version of flow or of its stage: it neither stands nor is it repeated by itself.
+    Undecided { keyed: Keyed, reason: Reason },
     /// Its key needs bytes of this producer that the cache has lost.
     Bytes(NodeIx),
     /// It cannot run.
@@ -130,6 +136,18 @@ fn decide(
                 changes => Reason::Changed(changes),
             },
         };
+        if let Some(pattern) = &options.adopt
+            && adoptable(node)
+            && means(pattern, node)?
+        {
+            return Ok(Verdict::Adopt { keyed, reason });
+        }
+        if node.policy == Policy::Sample
+            && let Reason::Changed(changes) = &reason
+            && only_versions(changes)
+        {
+            return Ok(Verdict::Undecided { keyed, reason });
+        }
         return run(keyed, reason);
     };
     let ask = match &node.policy {
@@ -145,12 +163,17 @@ fn decide(
     }
     let mut differing = differing(project, finder, node, &record)?;
     // not the place changed, but what is wanted there: back to an earlier result
-    if !differing.is_empty()
-        && let Some(row) = project.workspace.node(project.root_file(), &node.id)
-        && row.key != keyed.key
-    {
-        let reason = Reason::Changed(key::changes(&row.manifest, &keyed.manifest));
-        differing.iter_mut().for_each(|(_, of_place)| *of_place = reason.clone());
+    if !differing.is_empty() {
+        let reason = match project.workspace.node(project.root_file(), &node.id) {
+            Some(row) if row.key != keyed.key => {
+                Some(Reason::Changed(key::changes(&row.manifest, &keyed.manifest)))
+            }
+            None if record.node != node.id => Some(Reason::Equal(record.node.clone())),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            differing.iter_mut().for_each(|(_, of_place)| *of_place = reason.clone());
+        }
     }
     Ok(Verdict::Hit { keyed, record, differing, stale: ask })
 }
@@ -190,15 +213,24 @@ pub(super) fn check_patterns(
         Force::Matching(pattern) => Some(pattern),
         _ => None,
     };
-    for (option, pattern) in [("--force", forced), ("--remeasure", options.remeasure.as_ref())] {
+    let given = [
+        ("--force", "node", forced),
+        ("--remeasure", "sample", options.remeasure.as_ref()),
+        ("--adopt", "node that has a result to keep", options.adopt.as_ref()),
+    ];
+    for (option, what, pattern) in given {
         let Some(pattern) = pattern else { continue };
         let mut any = false;
         for ix in &selection.nodes {
             let node = &project.graph.nodes[*ix];
-            any |= means(pattern, node)? && (option == "--force" || node.policy == Policy::Sample);
+            let fit = match option {
+                "--force" => true,
+                "--adopt" => adoptable(node),
+                _ => node.policy == Policy::Sample,
+            };
+            any |= means(pattern, node)? && fit;
         }
         if !any {
-            let what = if option == "--force" { "node" } else { "sample" };
             return Err(Error::usage(format!("{option}={pattern} matches no {what}")).hint(
                 "steps of an included workflow carry its prefix: '*.fetch*'; flow ls FILE lists the nodes",
             ));

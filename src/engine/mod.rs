@@ -3,9 +3,11 @@
 //! `project` opens a workflow in its workspace; `evaluate` decides what a node needs; `plan` shows that without running;
 //! `run` coordinates: it evaluates nodes whose producers are done, hands jobs to threads (`pool`, `attempt`), hands what they made to the
 //! committing thread (`collect`, `commit`, `publish`), and takes their results. `scratch` and `aside` are where attempts write; `retention` knows which entries of append
-//! directories are current and which were removed; `recover` undoes what a killed run left; `watchlist` knows what decided a run and what
-//! of it is different now; `schedule` is the pure resource model.
+//! directories are current and which were removed; `adopt` records what is there as a result, `upgrade` says what runs only because
+//! of another version; `recover` undoes what a killed run left; `watchlist` knows what decided a run and what of it is different now;
+//! `schedule` is the pure resource model.
 
+mod adopt;
 mod aside;
 mod attach;
 mod attempt;
@@ -36,6 +38,7 @@ mod schedule;
 mod scratch;
 mod services;
 mod session;
+mod upgrade;
 mod watchlist;
 
 pub use attach::{exec, on_finish, up};
@@ -49,4 +52,5 @@ pub use query::{Explanation, NodeListing, Why, explain, list, orphans, source_ke
 pub use recover::recover;
 pub use run::{empty_patterns, run};
 pub use session::{Interrupts, Session, new_run_id};
+pub use upgrade::upgrade_note_for;
 pub use watchlist::{Seen, Watchlist};

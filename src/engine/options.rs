@@ -22,6 +22,10 @@ pub struct RunOptions {
     pub force: Force,
     /// Measure these samples again.
     pub remeasure: Option<String>,
+    /// Record what is there as the result of these nodes, if they have none.
+    pub adopt: Option<String>,
+    /// Run nothing: a node that would run fails. Goes on after failures.
+    pub frozen: bool,
     /// Neither read nor write results.
     pub no_cache: bool,
     /// Do not ask validating stages.
@@ -46,6 +50,8 @@ impl Default for RunOptions {
             keep_going: false,
             force: Force::Nothing,
             remeasure: None,
+            adopt: None,
+            frozen: false,
             no_cache: false,
             offline: false,
             restore: None,

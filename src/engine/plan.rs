@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
+use super::adopt::undecided;
 use super::evaluate::{Keyed, Verdict, artifacts_of, evaluate, paths};
 use super::facts::{FactFinder, Outputs};
 use super::options::RunOptions;
 use super::project::Project;
 use crate::error::Result;
-use crate::graph::{Item, NodeIx, Selection, select};
+use crate::graph::{Item, Node, NodeIx, Output, Selection, select};
+use crate::key::{Change, Reason};
 use crate::model::Artifact;
 
 /// What would become of a node.
@@ -22,6 +24,8 @@ pub enum PlanStatus {
     WouldRestore,
     /// The stage would be asked whether its result stands.
     WouldCheck,
+    /// What is there would be recorded as its result.
+    WouldAdopt,
     /// It would run.
     WouldRun,
     /// It depends on bytes that are not made yet.
@@ -40,6 +44,7 @@ impl PlanStatus {
             Self::Cached => "cached",
             Self::WouldRestore => "would_restore",
             Self::WouldCheck => "would_check",
+            Self::WouldAdopt => "would_adopt",
             Self::WouldRun => "would_run",
             Self::MayRun => "may_run",
             Self::Absent => "absent",
@@ -71,12 +76,38 @@ pub(super) struct Foreseen {
     pub(super) reason: Option<String>,
     pub(super) artifacts: Option<Vec<Artifact>>,
     pub(super) keyed: Option<Keyed>,
+    /// What differs from the last success, if that is why it would run.
+    pub(super) changes: Vec<Change>,
 }
 
 impl Outputs for Vec<Foreseen> {
     fn artifacts(&self, node: NodeIx) -> Option<&[Artifact]> {
         self[node].artifacts.as_deref()
     }
+}
+
+impl Foreseen {
+    fn decided(&mut self, status: PlanStatus, keyed: Keyed, reason: Reason) {
+        self.status = Some(status);
+        self.reason = Some(reason.to_string());
+        self.keyed = Some(keyed);
+        if let Reason::Changed(changes) = reason {
+            self.changes = changes;
+        }
+    }
+}
+
+/// What lies in the places of a node's outputs; `None` if one is missing, or cannot be told from what others put there.
+fn there(project: &Project, finder: &FactFinder, node: &Node) -> Option<Vec<Artifact>> {
+    let look = |output: &Output| {
+        let found = finder.content(project, &project.root.join(&output.path)).ok()?;
+        match found {
+            _ if output.append => None,
+            Some(content) => Some(content.artifact.clone()),
+            None => output.optional.then_some(Artifact::Absent),
+        }
+    };
+    node.outputs.iter().map(look).collect()
 }
 
 /// Plans the selected nodes, in topological order.
@@ -110,12 +141,17 @@ pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selec
     for &ix in project.graph.order.iter().filter(|ix| selection.nodes.contains(ix)) {
         let node = &project.graph.nodes[ix];
         let unmade = |p: &&NodeIx| {
-            matches!(out[**p].status, Some(PlanStatus::WouldRun | PlanStatus::MayRun | PlanStatus::WouldFail))
+            let undone = matches!(
+                out[**p].status,
+                Some(PlanStatus::WouldRun | PlanStatus::MayRun | PlanStatus::WouldFail)
+            );
+            undone || (out[**p].status == Some(PlanStatus::WouldAdopt) && out[**p].artifacts.is_none())
         };
         if let Some(producer) = node.feeders().find(|p| unmade(&p)) {
             let verb = match out[producer].status {
                 Some(PlanStatus::WouldRun) => "would run",
                 Some(PlanStatus::WouldFail) => "would fail",
+                Some(PlanStatus::WouldAdopt) => "would be adopted",
                 _ => "may run",
             };
             out[ix].status = Some(PlanStatus::MayRun);
@@ -158,10 +194,15 @@ pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selec
                 seen.status = Some(PlanStatus::WouldCheck);
                 seen.keyed = Some(keyed);
             }
-            Verdict::Run { keyed, reason } => {
-                seen.status = Some(PlanStatus::WouldRun);
-                seen.reason = Some(reason.to_string());
-                seen.keyed = Some(keyed);
+            Verdict::Run { keyed, reason } => seen.decided(PlanStatus::WouldRun, keyed, reason),
+            Verdict::Adopt { keyed, reason } => {
+                seen.artifacts = there(project, &finder, node);
+                seen.decided(PlanStatus::WouldAdopt, keyed, reason);
+            }
+            Verdict::Undecided { keyed, reason } => {
+                let error = undecided(node, &reason.to_string());
+                seen.decided(PlanStatus::WouldFail, keyed, reason);
+                seen.reason = Some(error.message);
             }
             Verdict::Bytes(producer) => {
                 seen.status = Some(PlanStatus::MayRun);

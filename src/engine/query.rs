@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::adopt::adopted_in;
 use super::evaluate::differing;
 use super::facts::{FactFinder, shown};
 use super::options::RunOptions;
@@ -23,6 +24,8 @@ pub struct NodeListing {
     pub id: String,
     /// Output name and path; a directory's path ends with a slash.
     pub outputs: Vec<(String, String)>,
+    /// Its last result was not made by it but adopted.
+    pub adopted: bool,
 }
 
 /// A node's key, now and at its last success.
@@ -40,6 +43,8 @@ pub struct Explanation {
     pub last_key: Option<String>,
     /// Run of the last success.
     pub last_run: Option<String>,
+    /// Run in which the result of the last success was adopted: it was not made by this node.
+    pub adopted: Option<String>,
     /// Components of the key now (of the last success, if there is none now).
     pub components: Vec<(String, String)>,
     /// Components that differ from the last success.
@@ -79,6 +84,7 @@ pub fn list(project: &Project) -> Vec<NodeListing> {
     nodes
         .map(|node| NodeListing {
             id: node.id.clone(),
+            adopted: adopted_now(project, node).is_some(),
             outputs: node
                 .outputs
                 .iter()
@@ -86,6 +92,13 @@ pub fn list(project: &Project) -> Vec<NodeListing> {
                 .collect(),
         })
         .collect()
+}
+
+/// The run in which a node's last result was adopted, if it was.
+fn adopted_now(project: &Project, node: &Node) -> Option<String> {
+    let row = project.workspace.node_summary(project.root_file(), &node.id)?;
+    let record = project.store.result(&row.key).ok().flatten()?;
+    adopted_in(&record).map(str::to_owned)
 }
 
 /// Files that earlier runs of this workflow published, that no node declares now and no other workflow claims.
@@ -168,6 +181,7 @@ pub fn explain(project: &Project, text: &str) -> Result<Explanation> {
         key: seen.keyed.as_ref().map(|keyed| keyed.key.to_string()),
         last_key: last.as_ref().map(|row| row.key.to_string()),
         last_run: last.as_ref().map(|row| row.run.clone()),
+        adopted: adopted_now(project, node),
         components: now.or_else(|| last.as_ref().map(|row| row.manifest.clone())).unwrap_or_default(),
         changed: changes.iter().map(ToString::to_string).collect(),
         changes: changes.into_iter().map(|c| (c.component, c.old, c.new)).collect(),

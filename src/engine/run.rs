@@ -3,6 +3,7 @@
 mod bytes;
 mod demand;
 mod evaluate;
+mod frozen;
 mod hands;
 mod outcome;
 mod tokens;
@@ -22,6 +23,7 @@ use super::pool::Pool;
 use super::project::Project;
 use super::schedule::{Capacity, Scheduler};
 use super::session::{Session, started_text};
+use super::upgrade::{settle, upgrade_note};
 use super::watchlist::Seen;
 use crate::api::CancelToken;
 use crate::base::digest::Digest;
@@ -31,6 +33,7 @@ use crate::graph::{Item, Node, NodeIx, Selection, select};
 use crate::model::{Artifact, Outcome};
 pub(super) use demand::check_demands;
 use demand::{capacity, priorities};
+pub(super) use frozen::would_run;
 use hands::{Hands, Message};
 use timing::{Pulse, Times};
 use tokens::Tokens;
@@ -81,6 +84,10 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     for line in empty_patterns(project) {
         session.note(line);
     }
+    if let Some(line) = upgrade_note(project, &session.options, &selection) {
+        session.note(line);
+    }
+    settle(project, false);
     let looking = Instant::now();
     let finder = FactFinder::default();
     finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
@@ -95,6 +102,8 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
         let hands = Hands::new(session, &finder, &pool, scope);
         let mut coordinator = Coordinator::new(session, &finder, selection, capacity);
         let failure = coordinator.run(scope, hands);
+        let whole = session.options.targets.is_empty() && !session.options.no_cache;
+        settle(project, failure.is_none() && whole);
         if failure.is_none() && coordinator.all_fresh() {
             certify(session, &finder, &coordinator.selection);
         }
@@ -159,6 +168,8 @@ struct Slot {
     /// Its dependents and services know that it is done.
     released: bool,
     times: Times,
+    /// Runs every time and did not now (`--frozen`).
+    passed_over: bool,
 }
 
 struct Coordinator<'s> {

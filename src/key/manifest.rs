@@ -8,7 +8,7 @@ use crate::graph::{Arg, Graph, Identity, Node, NodeAction, NodeIx, ServiceAction
 use crate::model::Tool;
 
 /// Version of the manifest; raised when the same node would be described otherwise.
-const FORMAT: &str = "1";
+pub const FORMAT: &str = "1";
 /// Domain separation of the key hash; changes with [`FORMAT`].
 const CONTEXT: &str = "flow 2026-11 node key v1";
 

@@ -10,6 +10,8 @@ use super::{Components, is_discovered};
 pub enum Reason {
     /// No success of this node is recorded here.
     NeverRan,
+    /// Likewise, but this other node has the same key, and its result.
+    Equal(String),
     /// Components differ from the last success.
     Changed(Vec<Change>),
     /// The key is that of the last success, but its result is not in the cache.
@@ -145,6 +147,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverRan => f.write_str("never ran here"),
+            Self::Equal(node) => write!(f, "never ran here, and {node} has the same key"),
             Self::Changed(changes) => {
                 // the number of files says nothing that the files themselves do not
                 let mut shown: Vec<&Change> = changes.iter().filter(|c| !is_count(c)).collect();
@@ -280,6 +283,7 @@ mod tests {
         };
         let reasons = [
             Reason::NeverRan,
+            Reason::Equal("b".to_owned()),
             Reason::Changed(vec![change("input.left"), change("input.left: a.csv")]),
             Reason::Changed(vec![change("with.a"), change("with.b")]),
             Reason::Changed(vec![change("with.a"), change("with.b"), change("env.c")]),
@@ -297,6 +301,7 @@ mod tests {
         let text: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         expect![[r#"
             never ran here
+            never ran here, and b has the same key
             input left changed (a.csv)
             parameter a changed, parameter b changed
             parameter a changed and 2 more

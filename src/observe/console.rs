@@ -119,7 +119,9 @@ impl Console {
         match report.outcome {
             Outcome::Failed if report.allowed => self.say(self.normal(), || lines::failure(report)),
             Outcome::Failed => self.say(true, || lines::failure(report)),
-            Outcome::Fresh | Outcome::Cached => self.say(self.verbose(), || lines::node(report)),
+            Outcome::Fresh | Outcome::Cached if !report.adopted => {
+                self.say(self.verbose(), || lines::node(report))
+            }
             _ => self.say(self.node_lines, || lines::node(report)),
         }
     }

@@ -52,6 +52,8 @@ pub fn find(timeline: &Timeline) -> Vec<Link> {
     let last = (0..timeline.nodes.len()).max_by(|a, b| end(*a).total_cmp(&end(*b)));
     let mut chain = Vec::new();
     let mut at = last;
+    // a slot is given back before what was made in it is committed
+    let mut until = f64::INFINITY;
     while let Some(ix) = at {
         let (id, span) = (&timeline.nodes.get_index(ix).map_or("", |(id, _)| id), &timeline.nodes[ix]);
         let (cause, before) = cause(timeline, span);
@@ -65,7 +67,7 @@ pub fn find(timeline: &Timeline) -> Vec<Link> {
             Link {
                 node: (*id).to_string(),
                 began: span.began,
-                seconds: (end(ix) - span.began).max(0.0),
+                seconds: (end(ix).min(until) - span.began).max(0.0),
                 unfinished: span.ended.is_none(),
                 cause,
                 waited: (span.began - ready).max(0.0),
@@ -73,6 +75,7 @@ pub fn find(timeline: &Timeline) -> Vec<Link> {
             },
         ));
         at = before;
+        until = span.began;
     }
     chain.reverse();
     weigh(timeline, &mut chain);
@@ -84,8 +87,7 @@ fn cause(timeline: &Timeline, span: &Span) -> (Cause, Option<usize>) {
     // going back in time only: whatever a damaged record says, the walk ends
     let earlier = |id: &String| {
         let ix = timeline.nodes.get_index_of(id)?;
-        (timeline.end(&timeline.nodes[ix]) <= span.began && timeline.nodes[ix].began < span.began)
-            .then_some(ix)
+        (timeline.nodes[ix].began < span.began).then_some(ix)
     };
     if let Some(held) = &span.held
         && let Some(ix) = earlier(&held.node)

@@ -75,7 +75,7 @@ pub fn show(record: &Record, all: bool) -> String {
         record.plan_digest.as_deref().unwrap_or("-")
     );
     let nodes: Vec<&NodeReport> =
-        record.sorted().into_iter().filter(|node| all || node.outcome != Outcome::Fresh).collect();
+        record.sorted().into_iter().filter(|node| all || node.worth_a_line()).collect();
     section(&mut out, nodes.iter().filter(|n| n.outcome != Outcome::Failed).map(|node| lines::node(node)));
     section(
         &mut out,

@@ -150,6 +150,7 @@ pub(super) fn report(id: &str, outcome: Outcome) -> NodeReport {
         checked: false,
         stale: false,
         allowed: false,
+        adopted: false,
         device: None,
         error: None,
         hints: Vec::new(),

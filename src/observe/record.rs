@@ -204,12 +204,8 @@ impl Record {
     pub fn summary_json(&self, all: bool) -> Value {
         let counts: Map<String, Value> =
             self.counts().into_iter().map(|(outcome, n)| (outcome.as_str().to_owned(), n.into())).collect();
-        let nodes: Vec<Value> = self
-            .sorted()
-            .into_iter()
-            .filter(|node| all || node.outcome != Outcome::Fresh)
-            .map(node_json)
-            .collect();
+        let nodes: Vec<Value> =
+            self.sorted().into_iter().filter(|node| all || node.worth_a_line()).map(node_json).collect();
         json!({
             "run": self.id,
             "workflow": self.workflow,
@@ -222,7 +218,7 @@ impl Record {
     }
 }
 
-/// One node as `--json` prints it; `stale`, `allowed` and `error` only if set.
+/// One node as `--json` prints it; `stale`, `adopted`, `allowed` and `error` only if set.
 fn node_json(node: &NodeReport) -> Value {
     let mut object = json!({
         "id": node.id,
@@ -236,6 +232,9 @@ fn node_json(node: &NodeReport) -> Value {
     });
     if node.stale {
         object["stale"] = true.into();
+    }
+    if node.adopted {
+        object["adopted"] = true.into();
     }
     if node.allowed {
         object["allowed"] = true.into();

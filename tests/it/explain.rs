@@ -407,3 +407,13 @@ fn whatever_changes_the_key_is_seen_and_nothing_else_is() {
     w.script("in/b", "b");
     assert!(explain(&w, "x").text.contains("executable"));
 }
+
+#[test]
+fn a_node_with_the_key_of_another_says_whose_result_it_takes() {
+    let step = |path: &str| json!({"run": "echo 1 > ${outputs.o}", "outputs": {"o": path}});
+    let w = Workspace::with(json!({"steps": {"a": step("a"), "b": step("b")}}));
+    let run = w.run(&["-j", "1"]).ok().ran(["a"]).restored(["b"]);
+    assert_eq!(run.node("b")["reason"], "never ran here, and a has the same key");
+    w.remove("b");
+    assert_eq!(w.run(&[]).ok().restored(["b"]).node("b")["reason"], "output b is missing");
+}

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod adopt;
 mod cli;
 mod compare;
 mod concurrency;
@@ -11,6 +12,7 @@ mod depfile;
 mod explain;
 mod first_run;
 mod freshness;
+mod frozen;
 mod graph;
 mod hardening;
 mod incremental;
@@ -27,4 +29,5 @@ mod secrets;
 mod services;
 mod shipped;
 mod trace;
+mod upgrade;
 mod watch;

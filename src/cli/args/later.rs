@@ -17,12 +17,8 @@ pub(super) fn not_yet(what: &str) -> Error {
 pub(super) struct LaterOptions {
     #[arg(long, hide = true, value_name = "SPEC")]
     devices: Option<OsString>,
-    #[arg(long, hide = true, value_name = "PATTERN")]
-    adopt: Option<OsString>,
     #[arg(long, hide = true, value_name = "FILE")]
     hardware: Option<OsString>,
-    #[arg(long, hide = true)]
-    frozen: bool,
     #[arg(long, hide = true)]
     strict: bool,
     #[arg(long, hide = true, value_name = "URL")]
@@ -48,9 +44,7 @@ impl LaterOptions {
     pub(super) fn given(&self) -> Option<&'static str> {
         [
             (self.devices.is_some(), "--devices"),
-            (self.adopt.is_some(), "--adopt"),
             (self.hardware.is_some(), "--hardware"),
-            (self.frozen, "--frozen"),
             (self.strict, "--strict"),
             (self.cache_from.is_some(), "--cache-from"),
             (self.cache_to.is_some(), "--cache-to"),

@@ -276,6 +276,8 @@ mod tests {
             &["run", "f", "-j", "0"],
             &["run", "f", "--set", "novalue"],
             &["run", "f", "--restore", "some"],
+            &["run", "f", "--frozen", "--force"],
+            &["run", "f", "--adopt", "a", "--no-cache"],
             &["exec", "f", "n"],
             &["log", "diff", "a"],
             &[],
@@ -289,8 +291,7 @@ mod tests {
     #[test]
     fn what_is_planned_is_refused_by_name() {
         for (line, message) in [
-            (&["run", "f", "--frozen"][..], "not yet: --frozen"),
-            (&["run", "f", "--devices", "gpu:8"], "not yet: --devices"),
+            (&["run", "f", "--devices", "gpu:8"][..], "not yet: --devices"),
             (&["plan", "f", "--part", "1/2"], "not yet: --part"),
             (&["report", "last", "--help"], "not yet: flow report"),
             (&["load", "--endpoint", "http://x", "-n", "3"], "not yet: flow load"),

@@ -28,6 +28,9 @@ pub struct RunArgs {
     /// After a failure go on with everything that does not need what failed.
     #[arg(short, long)]
     pub keep_going: bool,
+    /// Run nothing: bring back what the cache has, ask validating stages, and fail naming every node that would run.
+    #[arg(long, conflicts_with_all = ["force", "remeasure", "adopt", "no_cache", "dry_run"])]
+    pub frozen: bool,
     /// Same as `flow plan`.
     #[arg(short = 'n', long)]
     pub dry_run: bool,

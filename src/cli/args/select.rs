@@ -40,6 +40,9 @@ pub struct SelectArgs {
     /// Measure samples that match PATTERN again.
     #[arg(long, value_name = "PATTERN")]
     pub remeasure: Option<String>,
+    /// Record what lies in the places of all outputs as the result of nodes that match PATTERN and have none: nothing runs.
+    #[arg(long, value_name = "PATTERN", conflicts_with = "no_cache")]
+    pub adopt: Option<String>,
     /// Neither read nor write results of the cache.
     #[arg(long)]
     pub no_cache: bool,

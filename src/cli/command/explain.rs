@@ -21,6 +21,9 @@ pub(in crate::cli) fn run(app: &App, args: &NodeArgs) -> Result<ExitCode> {
         (Some(key), Some(run)) => out.push_str(&format!("key last: {key} (run {run})\n")),
         _ => out.push_str("key last: none, it has not run here\n"),
     }
+    if let Some(run) = &found.adopted {
+        out.push_str(&format!("adopted:  what lay there in run {run}; this node did not make it\n"));
+    }
     for output in &found.outputs {
         out.push_str(&format!("place:    {output}\n"));
     }

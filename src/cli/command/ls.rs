@@ -22,7 +22,9 @@ pub(in crate::cli) fn run(app: &App, args: &LsArgs) -> Result<ExitCode> {
             rows.push(vec![node.id.clone(), String::new(), String::new()]);
         }
         for (name, path) in node.outputs {
-            rows.push(vec![node.id.clone(), name, path]);
+            let mut row = vec![node.id.clone(), name, path];
+            row.extend(node.adopted.then(|| "adopted".to_owned()));
+            rows.push(row);
         }
     }
     app.printer.data(&table::render(&["node", "output", "path"], &[], &rows));

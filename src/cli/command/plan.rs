@@ -14,6 +14,9 @@ use crate::observe::table;
 pub(in crate::cli) fn run(app: &App, select: &SelectArgs, as_json: bool) -> Result<ExitCode> {
     let project = app.open(&select.workflow)?;
     let options = super::run::options(select);
+    if let Some(line) = engine::upgrade_note_for(&project, &options)? {
+        app.printer.talk(&format!("{line}\n"));
+    }
     let nodes = engine::plan(&project, &options)?;
     let mut counts: BTreeMap<PlanStatus, usize> = BTreeMap::new();
     for node in &nodes {

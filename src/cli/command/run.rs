@@ -28,6 +28,7 @@ pub(super) fn options(select: &SelectArgs) -> RunOptions {
             Some(pattern) => Force::Matching(pattern.to_owned()),
         },
         remeasure: select.remeasure.clone(),
+        adopt: select.adopt.clone(),
         no_cache: select.no_cache,
         offline: select.offline,
         restore: select.restore.map(|restore| match restore {
@@ -42,6 +43,7 @@ pub(super) fn options(select: &SelectArgs) -> RunOptions {
 pub(super) fn run_options(app: &App, args: &RunArgs) -> RunOptions {
     let mut options = options(&args.select);
     options.keep_going = args.keep_going;
+    options.frozen = args.frozen;
     match JobPool::inherited(std::env::var_os("MAKEFLAGS").as_deref()) {
         None => {}
         Some(Ok(pool)) => {
@@ -97,6 +99,7 @@ pub(super) fn execute(
     tell: impl FnOnce(&Summary) -> Result<()>,
 ) -> Result<RunSummary> {
     let store = Arc::clone(&project.store);
+    let frozen = options.frozen;
     let mut session = Session::recovering(project, options, observers.sink(), interrupts)?;
     observers.begin(RunWriter::create(store.dir(), session.run_id())?);
     let result = engine::run(&mut session);
@@ -104,7 +107,7 @@ pub(super) fn execute(
     observers.finish()?;
     let outcome = result?;
     let word = if outcome.failure.is_none() { "ok" } else { "failed" };
-    if let Some(message) = engine::on_finish(session.project(), session.run_id(), word) {
+    if !frozen && let Some(message) = engine::on_finish(session.project(), session.run_id(), word) {
         app.printer.talk(&format!("{message}\n"));
     }
     tell(&observers.summary)?;
@@ -148,6 +151,7 @@ pub(super) fn lock(
 fn certificate(app: &App, args: &RunArgs, options: &RunOptions) -> Option<PathBuf> {
     let plain = options.force == Force::Nothing
         && options.remeasure.is_none()
+        && options.adopt.is_none()
         && !options.no_cache
         && !app.embedded()
         && !app.cli.global.verbose;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Coordinator;
+use super::{Coordinator, would_run};
 use crate::engine::attempt::{Failure, Task};
 use crate::engine::command;
 use crate::engine::evaluate::{Keyed, differing, paths};
@@ -59,6 +59,10 @@ impl<'s> Coordinator<'s> {
     pub(super) fn rerun(&mut self, ix: NodeIx, what: &str) {
         let node = self.node(ix);
         let reason = Reason::BytesLost(what.to_owned());
+        if self.session.options.frozen {
+            self.tasks.remove(&ix);
+            return self.lost_for_good(ix, would_run(&reason.to_string()));
+        }
         if node.policy == Policy::Sample {
             self.tasks.remove(&ix);
             let failure = Failure {

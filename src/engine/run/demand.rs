@@ -14,12 +14,12 @@ impl Coordinator<'_> {
     pub(super) fn push(&mut self, ix: NodeIx) {
         let node = self.node(ix);
         let waits = match (&self.tasks.get(&ix), &node.action) {
-            (Some(Task::Restore { .. }), _) => false,
+            (Some(Task::Restore { .. } | Task::Adopt { .. }), _) => false,
             (_, NodeAction::Stage { cpu, .. }) => !cpu,
             _ => false,
         };
         let demand = match self.tasks.get(&ix) {
-            Some(Task::Restore { .. }) => Demand { cpu: 1, ..Demand::default() },
+            Some(Task::Restore { .. } | Task::Adopt { .. }) => Demand { cpu: 1, ..Demand::default() },
             _ => Demand {
                 cpu: if waits { 0 } else { node.resources.cpu.max(1) },
                 waits,

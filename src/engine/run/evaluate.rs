@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::Coordinator;
+use crate::engine::adopt::undecided;
 use crate::engine::attempt::{self, Task};
 use crate::engine::evaluate::{Keyed, Verdict, artifacts_of, evaluate};
 use crate::engine::publish;
@@ -26,11 +27,13 @@ impl<'s> Coordinator<'s> {
         let bad = |outcome: Option<Outcome>| {
             matches!(outcome, Some(Outcome::Failed | Outcome::Skipped | Outcome::Cancelled))
         };
-        let cause = node
-            .producers
-            .iter()
-            .find(|p| bad(self.slots[**p].outcome))
-            .or_else(|| node.needs.iter().find(|p| bad(self.slots[**p].outcome) && !self.allowed(**p)));
+        let cause = node.producers.iter().find(|p| bad(self.slots[**p].outcome)).or_else(|| {
+            let fine = |p: NodeIx| self.allowed(p) || self.slots[p].passed_over;
+            node.needs.iter().find(|p| bad(self.slots[**p].outcome) && !fine(**p))
+        });
+        if let Some(&cause) = cause.filter(|cause| self.slots[**cause].passed_over) {
+            return self.unknown_inputs(ix, cause, scope);
+        }
         if let Some(&cause) = cause {
             let cancelled = self.slots[cause].outcome == Some(Outcome::Cancelled);
             let outcome = if cancelled { Outcome::Cancelled } else { Outcome::Skipped };
@@ -66,6 +69,19 @@ impl<'s> Coordinator<'s> {
             Verdict::Check { keyed, record } => {
                 self.queue_run(ix, keyed, Reason::Check.to_string(), Some(record), scope);
             }
+            Verdict::Run { keyed, reason } if self.session.options.frozen => {
+                self.would_run(ix, keyed, &reason, scope);
+            }
+            Verdict::Adopt { keyed, reason } => {
+                self.slots[ix].key = Some(keyed.key);
+                self.slots[ix].reason = Some(format!("adopted: {reason}"));
+                self.tasks.insert(ix, Task::Adopt { keyed, reason: reason.to_string() });
+                self.push(ix);
+            }
+            Verdict::Undecided { keyed, reason } => {
+                self.slots[ix].key = Some(keyed.key);
+                self.fail(ix, undecided(node, &reason.to_string()).into(), None, scope);
+            }
             Verdict::Run { keyed, reason } => self.queue_run(ix, keyed, reason.to_string(), None, scope),
             Verdict::Bytes(producer) => self.wait_for_bytes(ix, BTreeSet::from([producer])),
             Verdict::Fault(error) => self.fail(ix, error.into(), None, scope),
@@ -76,7 +92,7 @@ impl<'s> Coordinator<'s> {
         self.node(ix).allow_failure && self.slots[ix].outcome == Some(Outcome::Failed)
     }
 
-    fn hit<'scope>(
+    pub(super) fn hit<'scope>(
         &mut self,
         ix: NodeIx,
         keyed: Keyed,

@@ -25,7 +25,7 @@ impl<'s> Coordinator<'s> {
         }
         self.slots[ix].attempts += finished.attempts;
         self.slots[ix].seconds += finished.seconds;
-        self.slots[ix].times.timing = finished.timing;
+        self.slots[ix].times.timing = finished.timing.map(Box::new);
         let after = self.slots[ix].outcome.is_some();
         if let Some(key) = finished.key {
             self.slots[ix].key = Some(key);
@@ -44,6 +44,16 @@ impl<'s> Coordinator<'s> {
                     self.reopen_dependents(ix);
                 }
             }
+            End::Adopted(artifacts) => {
+                self.slots[ix].artifacts = Some(artifacts);
+                self.slots[ix].in_place = true;
+                self.slots[ix].outcome = Some(Outcome::Fresh);
+                let mut report = self.report(ix, Outcome::Fresh);
+                report.adopted = true;
+                self.session.emit(Event::NodeFinished(report));
+                self.unlock(ix, scope);
+                self.bytes_ready(ix, true);
+            }
             End::Stands { artifacts, checked, restored } => {
                 self.slots[ix].artifacts = Some(artifacts);
                 self.slots[ix].in_place = true;
@@ -53,7 +63,7 @@ impl<'s> Coordinator<'s> {
                     if let Some(mut report) = self.slots[ix].held_report.take() {
                         report.outcome = Outcome::Restored;
                         report.seconds = finished.seconds;
-                        report.timing = self.slots[ix].times.timing.clone();
+                        report.timing = self.slots[ix].times.timing.as_deref().cloned();
                         report.bytes = self.bytes(ix);
                         self.session.emit(Event::NodeFinished(report));
                     }
@@ -113,7 +123,7 @@ impl<'s> Coordinator<'s> {
         self.slots[ix].outcome = Some(Outcome::Failed);
         self.slots[ix].held_report = None;
         self.note_failure(ix, &failure);
-        report.allowed = self.node(ix).allow_failure;
+        report.allowed = self.forgiven(ix);
         report.error = Some(failure.message);
         report.hints = failure.hints;
         report.tail = failure.tail;
@@ -125,8 +135,13 @@ impl<'s> Coordinator<'s> {
         self.unlock(ix, scope);
     }
 
+    /// Its failure does not fail the run; a result that is not up to date always does.
+    fn forgiven(&self, ix: NodeIx) -> bool {
+        self.node(ix).allow_failure && !self.session.options.frozen
+    }
+
     pub(super) fn note_failure(&mut self, ix: NodeIx, failure: &Failure) {
-        if self.node(ix).allow_failure {
+        if self.forgiven(ix) {
             return;
         }
         // a bug outweighs a lack of the machine, and that a failed step
@@ -140,7 +155,7 @@ impl<'s> Coordinator<'s> {
         if weight(Some(kind)) > weight(self.failure) {
             self.failure = Some(kind);
         }
-        self.halting |= !self.session.options.keep_going;
+        self.halting |= !(self.session.options.keep_going || self.session.options.frozen);
     }
 
     pub(super) fn done<'scope>(
@@ -177,6 +192,7 @@ impl<'s> Coordinator<'s> {
             checked: false,
             stale: slot.stale,
             allowed: false,
+            adopted: false,
             device: None,
             error: None,
             hints: Vec::new(),
@@ -184,7 +200,7 @@ impl<'s> Coordinator<'s> {
             log: None,
             record: serde_json::Map::new(),
             bytes: matches!(outcome, Outcome::Ran | Outcome::Restored).then(|| self.bytes(ix)).flatten(),
-            timing: slot.times.timing.clone(),
+            timing: slot.times.timing.as_deref().cloned(),
         }
     }
 
@@ -265,6 +281,9 @@ impl<'s> Coordinator<'s> {
                 };
                 self.done(ix, outcome, reason, scope);
             }
+        }
+        if self.session.options.frozen {
+            self.note_frozen();
         }
         if self.session.stopping() {
             let terminated = self.session.interrupts.terminated.is_cancelled();

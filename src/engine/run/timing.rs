@@ -1,6 +1,7 @@
 //! When nodes began, and what they waited for: what the record needs to tell which chain of nodes decided the wall time. Unaware
 //! of what nodes do.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::Coordinator;
@@ -13,11 +14,25 @@ pub(super) struct Times {
     /// When it was ready, a stamp.
     queued: f64,
     /// Nodes that did something and whose end it waited for, the last one first.
-    after: [Option<NodeIx>; 2],
+    after: [Place; 2],
     /// Itself once it had something to do; else the last of those it waited for.
-    last: Option<NodeIx>,
+    last: Place,
     /// Of what it did last, for its report.
-    pub(super) timing: Option<Timing>,
+    pub(super) timing: Option<Box<Timing>>,
+}
+
+/// A node or none, in few bytes: there is one of these for each of very many nodes.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Place(Option<NonZeroU32>);
+
+impl Place {
+    fn of(ix: NodeIx) -> Self {
+        Self(u32::try_from(ix + 1).ok().and_then(NonZeroU32::new))
+    }
+
+    fn node(self) -> Option<NodeIx> {
+        self.0.map(|place| place.get() as NodeIx - 1)
+    }
 }
 
 /// When the run last said that it goes on.
@@ -41,26 +56,30 @@ impl Coordinator<'_> {
     /// `ix` begins: why now.
     pub(super) fn begins(&mut self, ix: NodeIx) -> Begin {
         let times = &mut self.slots[ix].times;
-        times.last = Some(ix);
+        times.last = Place::of(ix);
         let (queued, after) = (times.queued, times.after);
         let name = |ix: NodeIx| self.node(ix).id.clone();
         Begin {
             queued,
             began: self.session.stamp(Instant::now()),
-            after: after.into_iter().flatten().map(name).collect(),
+            after: after.into_iter().filter_map(Place::node).map(name).collect(),
             held: self.scheduler.held(ix).map(|(node, by)| Held { by, node: name(node) }),
         }
     }
 
     /// `waiter` waited for the end of `ix`.
     pub(super) fn waited(&mut self, waiter: NodeIx, ix: NodeIx) {
-        let Some(last) = self.slots[ix].times.last else { return };
-        let times = &mut self.slots[waiter].times;
-        if times.after[0] != Some(last) && last != waiter {
-            times.after = [Some(last), times.after[0]];
+        let last = self.slots[ix].times.last;
+        let waiter = (&mut self.slots[waiter].times, Place::of(waiter));
+        if last == Place::default() || last == waiter.1 {
+            return;
         }
-        if times.last != Some(waiter) {
-            times.last = Some(last);
+        let (times, own) = waiter;
+        if times.after[0] != last {
+            times.after = [last, times.after[0]];
+        }
+        if times.last != own {
+            times.last = last;
         }
     }
 

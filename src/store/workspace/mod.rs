@@ -59,6 +59,7 @@ pub struct Workspace {
     published: Mutex<Published>,
     /// Rows that are not in memory yet; `None` if all of them are.
     rest: Option<Rest>,
+    versions: Mutex<state::Versions>,
     boot: String,
     session: i64,
     in_session: AtomicBool,
@@ -99,6 +100,7 @@ impl Workspace {
             nodes: Mutex::new(loaded.nodes),
             published: Mutex::new(loaded.published),
             rest,
+            versions: Mutex::new(loaded.versions),
             boot,
             session: fastrand::i64(..),
             in_session: AtomicBool::new(false),
@@ -245,6 +247,29 @@ impl Workspace {
         nodes.entry(workflow.to_owned()).or_default().insert(node.to_owned(), held);
         // Queued under the lock, so that rows reach the table in the order in which they are seen here.
         self.writer.queue(state::put_node(workflow.to_owned(), node.to_owned(), summary, manifest));
+    }
+
+    /// Whether rows are read only when they are asked for.
+    pub fn is_sparse(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// Whether any success of a root workflow's nodes is known; not for a sparse one.
+    pub fn has_nodes(&self, workflow: &str) -> bool {
+        locked(&self.nodes).get(workflow).is_some_and(|nodes| !nodes.is_empty())
+    }
+
+    /// What made the results of a root workflow: names and versions, as they were last noted; not for a sparse one.
+    pub fn versions(&self, workflow: &str) -> Option<BTreeMap<String, String>> {
+        locked(&self.versions).get(workflow).cloned()
+    }
+
+    /// Notes what made them; queued.
+    pub fn put_versions(&self, workflow: &str, versions: BTreeMap<String, String>) {
+        // texts always have JSON
+        let Ok(text) = serde_json::to_string(&versions) else { return };
+        locked(&self.versions).insert(workflow.to_owned(), versions);
+        self.writer.queue(state::put_versions(workflow.to_owned(), text));
     }
 
     /// Everything that flow has published here, by path, then by root workflow.

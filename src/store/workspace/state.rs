@@ -1,5 +1,6 @@
 //! `state.db` of one workspace: its tables, how they are read, and what is queued for them. Unaware of files.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -20,7 +21,8 @@ pub(super) const SCHEMA: db::Schema = db::Schema {
         CREATE TABLE nodes (workflow TEXT NOT NULL, node TEXT NOT NULL, summary TEXT NOT NULL, manifest BLOB NOT NULL,
             PRIMARY KEY (workflow, node)) WITHOUT ROWID;
         CREATE TABLE published (path TEXT NOT NULL, workflow TEXT NOT NULL, row TEXT NOT NULL,
-            PRIMARY KEY (path, workflow)) WITHOUT ROWID;"],
+            PRIMARY KEY (path, workflow)) WITHOUT ROWID;",
+        "CREATE TABLE versions (workflow TEXT PRIMARY KEY, versions TEXT NOT NULL) WITHOUT ROWID;"],
     newer_hint: "use the flow that made it or a newer one, or another cache with --cache DIR",
 };
 
@@ -33,7 +35,11 @@ pub(super) struct Loaded {
     pub(super) stats: StatCache,
     pub(super) nodes: Nodes,
     pub(super) published: Published,
+    pub(super) versions: Versions,
 }
+
+/// Names and versions of what made the results of a root workflow.
+pub(super) type Versions = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Notes the root of a new database, and forgets the file stats of the last minute if the machine has been started anew since a
 /// session that did not end.
@@ -107,7 +113,11 @@ pub(super) fn load(db: &Connection, path: &Path) -> Result<Loaded> {
     for row in read_published(db, path)? {
         published.insert(row);
     }
-    Ok(Loaded { stats: StatCache::from_sorted(stat_rows(db).map_err(failed)?), nodes, published })
+    let mut versions = Versions::new();
+    for (workflow, text) in version_rows(db).map_err(failed)? {
+        versions.insert(workflow, serde_json::from_str(&text).map_err(|e| damaged(path, &text, &e))?);
+    }
+    Ok(Loaded { stats: StatCache::from_sorted(stat_rows(db).map_err(failed)?), nodes, published, versions })
 }
 
 /// All published rows.
@@ -134,6 +144,12 @@ type NodeTexts = (String, String, String, Vec<u8>);
 fn node_rows(db: &Connection) -> rusqlite::Result<Vec<NodeTexts>> {
     db.prepare("SELECT workflow, node, summary, manifest FROM nodes")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .collect()
+}
+
+fn version_rows(db: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    db.prepare("SELECT workflow, versions FROM versions")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
 }
 
@@ -203,6 +219,14 @@ pub(super) fn put_node(workflow: String, node: String, summary: String, manifest
         db.prepare_cached("INSERT OR REPLACE INTO nodes VALUES (?1, ?2, ?3, ?4)")?
             .execute((workflow, node, summary, manifest))?;
         failpoint::hit("workspace_row");
+        Ok(())
+    })
+}
+
+pub(super) fn put_versions(workflow: String, versions: String) -> Work {
+    Box::new(move |db| {
+        db.prepare_cached("INSERT OR REPLACE INTO versions VALUES (?1, ?2)")?
+            .execute((workflow, versions))?;
         Ok(())
     })
 }

@@ -54,6 +54,9 @@ pub struct Error {
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// How a full disk or quota ends the text of an error: of the system (no space, quota, file size), and of SQLite.
+const FULL: [&str; 4] = ["(os error 28)", "(os error 122)", "(os error 27)", "database or disk is full"];
+
 impl Error {
     /// An error of `kind`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
@@ -85,9 +88,14 @@ impl Error {
         Self::new(Kind::Bug, message)
     }
 
-    /// A failed system call: `failed to <what> <path>: <cause>`.
+    /// A failed system call: `failed to <what> <path>: <cause>`. A full disk gets its hint here.
     pub fn io(what: &str, path: &std::path::Path, cause: impl fmt::Display) -> Self {
-        Self::environment(format!("failed to {what} {}: {cause}", path.display()))
+        let cause = cause.to_string();
+        let error = Self::environment(format!("failed to {what} {}: {cause}", path.display()));
+        if FULL.iter().any(|full| cause.contains(full)) {
+            return error.hint("make room there and run again: what was done before stays done");
+        }
+        error
     }
 
     /// Faults of a workflow, all of them at once.

@@ -22,8 +22,8 @@ const ENTRY: usize = 4096;
 /// Before the path: a state and the length of the path.
 const HEAD: usize = 3;
 
-/// Nothing is open here.
-const FREE: u8 = 0;
+/// Nothing is open here. Not zero, which is what a power cut leaves of a page.
+const FREE: u8 = 3;
 /// Nothing stood at the place: whatever is there now is half made.
 const EMPTY: u8 = 1;
 /// Something stood there. If it is not set aside, it has not been moved yet, or is back already.
@@ -171,23 +171,36 @@ fn put_back(project: &Project, place: &Path, old: &Path, stood: bool) -> Result<
     Ok(kept)
 }
 
-/// Puts back whatever a run that is over left open in its scratch. Returns how many files came back.
+/// Puts back whatever a run that is over left open in its scratch. Returns how many files came back. An old file of which the
+/// journal does not say where it belongs is an error: it may be the only copy.
 pub(super) fn put_all_back(project: &Project, scratch: &Path) -> Result<usize> {
     let path = scratch.join(JOURNAL);
-    let Ok(journal) = File::options().read(true).write(true).open(&path) else { return Ok(0) };
     let failed = |e| Error::io("read", &path, e);
-    let entries = journal.metadata().map_err(failed)?.len().div_ceil(ENTRY as u64) as u32;
+    let mut bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Vec::new(),
+        Err(e) => return Err(failed(e)),
+    };
     let mut count = 0;
-    for number in 0..entries {
-        let mut entry = Vec::new();
-        use std::io::{Read, Seek, SeekFrom};
-        (&journal).seek(SeekFrom::Start(offset(number))).map_err(failed)?;
-        (&journal).take(ENTRY as u64).read_to_end(&mut entry).map_err(failed)?;
-        let Some((stood, place)) = decode(&entry) else { continue };
+    for (number, entry) in (0..).zip(bytes.chunks_mut(ENTRY)) {
+        let Some((stood, place)) = decode(entry) else { continue };
         count += usize::from(put_back(project, place, &old(scratch, number), stood)?);
+        entry[0] = FREE;
+        let journal = File::options().write(true).open(&path).map_err(failed)?;
         journal.write_all_at(&[FREE], offset(number)).map_err(failed)?;
     }
-    fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
+    let settled = |number: u32| bytes.get(offset(number) as usize) == Some(&FREE);
+    for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("aside.")?.parse().ok());
+        if number.is_some_and(|number| !settled(number)) {
+            return Err(Error::io("read", &path, "it does not say where the old files beside it belong").hint(format!(
+                "a killed command was to replace them: put back what you need of {}/aside.*, then remove that directory",
+                scratch.display()
+            )));
+        }
+    }
+    files::remove_any(&path).map_err(|e| Error::io("remove", &path, e))?;
     Ok(count)
 }
 

@@ -129,6 +129,13 @@ fn decide(
     let Some(record) = record else {
         let reason = match project.workspace.node(project.root_file(), &node.id) {
             None => Reason::NeverRan,
+            Some(row) if row.key == keyed.key && node.policy == Policy::Sample => {
+                return Err(Error::step(format!(
+                    "{}, and a measurement is never repeated by itself",
+                    Reason::ResultLost
+                ))
+                .hint(format!("measure again with --remeasure '{}'", node.id)));
+            }
             Some(row) if row.key == keyed.key => Reason::ResultLost,
             Some(row) => match key::changes(&row.manifest, &keyed.manifest) {
                 // the same as far as it is known, and nothing tells what it discovered then

@@ -7,6 +7,7 @@ use super::collect::Found;
 use super::evaluate::{artifacts_of, entries};
 use super::retention;
 use super::session::Session;
+use crate::base::digest::Digest;
 use crate::base::files::{self, Stat};
 use crate::base::{clock, failpoint};
 use crate::error::{Error, Result};
@@ -264,16 +265,39 @@ fn rename_into(from: &Path, to: &Path) -> Result<()> {
     // a directory cannot be replaced by one rename: the old one steps aside first
     let old = from.with_extension("flow-old");
     if from_is_dir || to_is_dir {
+        for leftover in [beside(to, "new"), beside(to, "old")] {
+            files::remove_any(&leftover).map_err(|e| Error::io("remove", &leftover, e))?;
+        }
         match fs::rename(to, &old) {
             Ok(()) => failpoint::hit("between_renames"),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
-                files::remove_any(to).map_err(|e| Error::io("remove", to, e))?;
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => return exchange(from, to),
             Err(e) => return Err(Error::io("set aside", to, e)),
         }
     }
     files::move_any(from, to).map_err(|e| Error::io("publish", to, e))?;
+    files::remove_any(&old).map_err(|e| Error::io("remove", &old, e))
+}
+
+/// A name beside `to` for what only passes through; always the same, so that what a kill leaves there goes the next time.
+fn beside(to: &Path, what: &str) -> PathBuf {
+    let name = Digest::of(to.file_name().unwrap_or_default().as_encoded_bytes());
+    to.with_file_name(format!(".flow-{what}-{}", name.short()))
+}
+
+/// Moves `from` to another file system, to the place of `to`: the copy is whole before the old one steps aside.
+fn exchange(from: &Path, to: &Path) -> Result<()> {
+    let (new, old) = (beside(to, "new"), beside(to, "old"));
+    files::move_any(from, &new).map_err(|e| Error::io("publish", to, e))?;
+    match fs::rename(to, &old) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("set aside", to, e)),
+        _ => failpoint::hit("between_renames"),
+    }
+    if let Err(e) = fs::rename(&new, to) {
+        // the error of the rename is the one to tell
+        let _ = fs::rename(&old, to);
+        return Err(Error::io("publish", to, e));
+    }
     files::remove_any(&old).map_err(|e| Error::io("remove", &old, e))
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use crate::{Error, Result};
@@ -19,15 +20,21 @@ pub(super) struct Schema {
 }
 
 impl Schema {
-    fn version(&self) -> i64 {
+    /// The version that this flow writes.
+    pub(super) fn version(&self) -> i64 {
         self.migrations.len() as i64
     }
 }
 
 /// Opens or creates `path`, and brings its tables to the present version.
 pub(super) fn open(path: &Path, schema: &Schema) -> Result<Connection> {
-    let mut db = connect(path).map_err(|e| failed("open", path, &e))?;
-    let found = version(&db).map_err(|e| failed("read", path, &e))?;
+    let mut db = Connection::open(path).map_err(|e| failed("open", path, &e))?;
+    // one of a newer version is not touched
+    let found = db.busy_timeout(BUSY).and_then(|()| version(&db)).map_err(|e| failed("open", path, &e))?;
+    if found > schema.version() {
+        return Err(newer(path, found, schema));
+    }
+    prepare(&db, found == 0).map_err(|e| failed("open", path, &e))?;
     if found != schema.version() {
         migrate(&mut db, path, schema)?;
     }
@@ -38,14 +45,10 @@ pub(super) fn open(path: &Path, schema: &Schema) -> Result<Connection> {
 pub(super) fn failed(what: &str, path: &Path, cause: &rusqlite::Error) -> Error {
     let error = Error::io(what, path, cause);
     match cause.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => error.hint(format!(
-            "the file is damaged: move {} away, and flow makes a new one (blobs and run records are not touched)",
-            path.display()
-        )),
+        _ if is_damage(cause) => error.hint(damage_hint(path)),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             error.hint("another process has held the file for a minute: is a flow suspended?")
         }
-        Some(ErrorCode::DiskFull) => error.hint("make room, or name another cache with --cache DIR"),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             error.hint("flow must be able to write its cache: name another one with --cache DIR")
         }
@@ -53,17 +56,24 @@ pub(super) fn failed(what: &str, path: &Path, cause: &rusqlite::Error) -> Error 
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let db = Connection::open(path)?;
-    db.busy_timeout(BUSY)?;
+/// What SQLite finds wrong with the structure of a database; nothing if it is sound.
+pub(super) fn faults(db: &Connection) -> rusqlite::Result<Vec<String>> {
+    let lines: Vec<String> =
+        db.prepare("PRAGMA quick_check(20)")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+}
+
+fn prepare(db: &Connection, new: bool) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(64);
-    db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    write_ahead(&db)?;
+    if new {
+        // of a database that has tables it would write the header at every opening
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    write_ahead(db)?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "wal_autocheckpoint", 4000)?;
     db.pragma_update(None, "cache_size", -16_384)?;
-    db.pragma_update(None, "temp_store", "MEMORY")?;
-    Ok(db)
+    db.pragma_update(None, "temp_store", "MEMORY")
 }
 
 /// Turns the write-ahead log on. SQLite does not wait for others at this one statement, so the waiting is done here.
@@ -80,7 +90,40 @@ fn write_ahead(db: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-fn version(db: &Connection) -> rusqlite::Result<i64> {
+/// What to do about a damaged file.
+pub(super) fn damage_hint(path: &Path) -> String {
+    format!(
+        "the file is damaged: 'flow cache verify --repair' keeps what can be read of it; or move {} away, and flow makes a new \
+         one (blobs and run records are not touched)",
+        path.display()
+    )
+}
+
+/// True if the file is damaged or none of SQLite's.
+pub(super) fn is_damage(cause: &rusqlite::Error) -> bool {
+    matches!(cause.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+}
+
+/// The error of a file of a newer version.
+pub(super) fn newer(path: &Path, found: i64, schema: &Schema) -> Error {
+    Error::environment(format!(
+        "{} has format version {found}, but this flow knows versions up to {}",
+        path.display(),
+        schema.version()
+    ))
+    .hint(schema.newer_hint)
+}
+
+/// The bytes of a column, whatever type it has: a damaged row may have any.
+pub(super) fn bytes(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes.to_vec(),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Vec::new(),
+    })
+}
+
+/// The version of a database's tables.
+pub(super) fn version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
@@ -91,11 +134,7 @@ fn migrate(db: &mut Connection, path: &Path, schema: &Schema) -> Result<()> {
     // Another process may have done it while this one waited.
     let found = version(&work).map_err(step)?;
     if found > known {
-        return Err(Error::environment(format!(
-            "{} has format version {found}, but this flow knows versions up to {known}",
-            path.display()
-        ))
-        .hint(schema.newer_hint));
+        return Err(newer(path, found, schema));
     }
     for migration in &schema.migrations[found.max(0) as usize..] {
         work.execute_batch(migration).map_err(step)?;

@@ -16,17 +16,27 @@ use crate::base::digest::Digest;
 use crate::base::failpoint;
 use crate::{Error, Result};
 
-const SCHEMA: db::Schema = db::Schema {
+pub(super) const SCHEMA: db::Schema = db::Schema {
     migrations: &["CREATE TABLE format (digest_function TEXT NOT NULL);
         INSERT INTO format VALUES ('blake3');
         CREATE TABLE results (key BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
         CREATE TABLE small (digest BLOB PRIMARY KEY, packed BLOB NOT NULL, used_ns INTEGER NOT NULL) WITHOUT ROWID;",
-        discovered::TABLE],
+        discovered::TABLE,
+        "-- records are sealed: see Index::seal"],
     newer_hint: "use the flow that made this cache or a newer one, or another cache with --cache DIR",
 };
 
 /// The digest function of the whole cache, as its index names it.
 const DIGEST_FUNCTION: &str = "blake3";
+
+/// The file in the cache directory.
+pub(super) const FILE: &str = "index.db";
+
+/// Begins a sealed record; an older one begins as JSON or as a zstd frame does.
+const SEALED: u8 = 1;
+
+/// Bytes of a seal.
+const SEAL: usize = 8;
 
 /// As many results are looked up one by one before the whole table is read.
 const BEFORE_SCAN: u32 = 32;
@@ -56,6 +66,14 @@ pub(super) struct ListedSmall {
     pub(super) used_ns: i64,
 }
 
+/// All results of an index.
+pub(super) struct Rows {
+    /// By key.
+    pub(super) whole: Vec<(Digest, ResultRecord)>,
+    /// Keys of those that are damaged.
+    pub(super) damaged: Vec<Digest>,
+}
+
 /// The index, open.
 pub(super) struct Index {
     path: PathBuf,
@@ -73,7 +91,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Index {
     pub(super) fn open(cache: &Path) -> Result<Self> {
-        let path = cache.join("index.db");
+        let path = cache.join(FILE);
         let (reader, writer) = writer::open(&path, &SCHEMA)?;
         let index = Self {
             path,
@@ -111,7 +129,11 @@ impl Index {
                 None => return Ok(None),
             },
         };
-        let record = Arc::new(self.decode(key, packed)?);
+        // what is damaged counts as none: its node runs again, and the row is replaced
+        let Ok(record) = decode(key, &packed).map(Arc::new) else {
+            results.held.remove(key);
+            return Ok(None);
+        };
         results.held.insert(*key, Held::Ready(Arc::clone(&record)));
         Ok(Some(record))
     }
@@ -126,7 +148,7 @@ impl Index {
             let json =
                 serde_json::to_vec(record).map_err(|e| Error::bug(format!("a result has no JSON: {e}")))?;
             let packed = pack::pack(&json).map_err(|e| Error::io("compress a row of", &self.path, e))?;
-            rows.push((key.0, packed.into_owned()));
+            rows.push((key.0, seal(key, &packed)));
         }
         self.writer.run(Box::new(move |db| {
             let mut insert = db.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2)")?;
@@ -156,7 +178,8 @@ impl Index {
     pub(super) fn discovered(&self, key: &Digest) -> Result<discovered::Lists> {
         let mut lists = locked(&self.discovered).get(key).cloned().unwrap_or_default();
         for json in self.read(|db| discovered::read(db, key))? {
-            let paths: Vec<String> = serde_json::from_str(&json).map_err(|e| self.damaged(key, &e))?;
+            // a damaged list counts as none: the node runs again and notes a new one
+            let Ok(paths) = serde_json::from_str::<Vec<String>>(&json) else { continue };
             let paths: Arc<[String]> = paths.into();
             if !lists.contains(&paths) {
                 lists.push(paths);
@@ -167,18 +190,39 @@ impl Index {
     }
 
     /// All results, by key.
-    pub(super) fn results(&self) -> Result<Vec<(Digest, ResultRecord)>> {
+    pub(super) fn results(&self) -> Result<Rows> {
         let rows: Vec<([u8; 32], Vec<u8>)> = self.read(|db| {
             db.prepare_cached("SELECT key, record FROM results ORDER BY key")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .query_map([], |row| Ok((row.get(0)?, db::bytes(row, 1)?)))?
                 .collect()
         })?;
-        rows.into_iter()
-            .map(|(key, packed)| {
-                let key = Digest(key);
-                Ok((key, self.decode(&key, packed)?))
-            })
-            .collect()
+        let (mut whole, mut damaged) = (Vec::with_capacity(rows.len()), Vec::new());
+        for (key, packed) in rows {
+            let key = Digest(key);
+            match decode(&key, &packed) {
+                Ok(record) => whole.push((key, record)),
+                Err(_) => damaged.push(key),
+            }
+        }
+        Ok(Rows { whole, damaged })
+    }
+
+    /// Removes results that are damaged, unless they have been replaced since.
+    pub(super) fn remove_damaged(&self, keys: Vec<Digest>) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.writer.run(Box::new(move |connection| {
+            for key in &keys {
+                let row: Option<Vec<u8>> = connection
+                    .query_row("SELECT record FROM results WHERE key = ?1", [key.0], |row| db::bytes(row, 0))
+                    .optional()?;
+                if row.is_some_and(|row| decode(key, &row).is_err()) {
+                    connection.execute("DELETE FROM results WHERE key = ?1", [key.0])?;
+                }
+            }
+            Ok(())
+        }))
     }
 
     /// How many results there are.
@@ -227,10 +271,23 @@ impl Index {
         }
         let row: Option<(Vec<u8>, i64)> = self.read(|db| {
             db.prepare_cached("SELECT packed, used_ns FROM small WHERE digest = ?1")?
-                .query_row([digest.0], |row| Ok((row.get(0)?, row.get(1)?)))
+                .query_row([digest.0], |row| Ok((db::bytes(row, 0)?, row.get(1)?)))
                 .optional()
         })?;
         Ok(row.map(|(packed, used_ns)| (Cow::Owned(packed), used_ns)))
+    }
+
+    /// True if there is such a small blob and it was used so recently that `gc` beside this process leaves it alone.
+    pub(super) fn has_small_in_use(&self, digest: &Digest) -> Result<bool> {
+        if locked(&self.pending).contains_key(digest) {
+            return Ok(true);
+        }
+        let used: Option<i64> = self.read(|db| {
+            db.prepare_cached("SELECT used_ns FROM small WHERE digest = ?1")?
+                .query_row([digest.0], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(used.is_some_and(|used_ns| !is_due(used_ns, now_ns())))
     }
 
     /// True if there is such a small blob; it then counts as used now.
@@ -249,21 +306,27 @@ impl Index {
         Ok(used.is_some())
     }
 
-    /// Removes small blobs, and gives their pages back to the file system.
-    pub(super) fn remove_small(&self, digests: Vec<Digest>) -> Result<()> {
-        if digests.is_empty() {
-            return Ok(());
+    /// Removes small blobs, each unless it was used after the moment given with it, and gives their pages back to the file system.
+    /// Returns those removed.
+    pub(super) fn remove_small(&self, blobs: Vec<(Digest, i64)>) -> Result<Vec<Digest>> {
+        if blobs.is_empty() {
+            return Ok(Vec::new());
         }
+        let removed = Arc::new(Mutex::new(Vec::new()));
+        let gone = Arc::clone(&removed);
         self.writer.run(Box::new(move |db| {
-            let mut delete = db.prepare_cached("DELETE FROM small WHERE digest = ?1")?;
-            for digest in &digests {
-                delete.execute([digest.0])?;
+            let mut delete = db.prepare_cached("DELETE FROM small WHERE digest = ?1 AND used_ns <= ?2")?;
+            for (digest, used_ns) in blobs {
+                if delete.execute((digest.0, used_ns))? > 0 {
+                    locked(&gone).push(digest);
+                }
             }
             let mut vacuum = db.prepare("PRAGMA incremental_vacuum")?;
             let mut rows = vacuum.query([])?;
             while rows.next()?.is_some() {}
             Ok(())
-        }))
+        }))?;
+        Ok(std::mem::take(&mut *locked(&removed)))
     }
 
     /// All small blobs, by digest.
@@ -280,15 +343,21 @@ impl Index {
     }
 
     fn note_use(&self, digest: &Digest, used_ns: i64) {
-        let now = now_ns();
-        if now - used_ns > NOTED_EVERY.as_nanos() as i64 {
-            let digest = *digest;
-            self.writer.queue(Box::new(move |db| {
-                db.prepare_cached("UPDATE small SET used_ns = ?2 WHERE digest = ?1")?
-                    .execute((digest.0, now))?;
-                Ok(())
-            }));
+        if is_due(used_ns, now_ns()) {
+            self.touch_small(vec![*digest]);
         }
+    }
+
+    /// Notes that these were used now, whatever their stamps say; queued.
+    pub(super) fn touch_small(&self, digests: Vec<Digest>) {
+        let now = now_ns();
+        self.writer.queue(Box::new(move |db| {
+            let mut update = db.prepare_cached("UPDATE small SET used_ns = ?2 WHERE digest = ?1")?;
+            for digest in digests {
+                update.execute((digest.0, now))?;
+            }
+            Ok(())
+        }));
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
@@ -300,7 +369,7 @@ impl Index {
             let mut select = db.prepare_cached("SELECT key, record FROM results")?;
             let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
-                let bytes: Vec<u8> = row.get(1)?;
+                let bytes = db::bytes(row, 1)?;
                 results
                     .held
                     .entry(Digest(row.get(0)?))
@@ -315,18 +384,80 @@ impl Index {
     fn result_row(&self, key: &Digest) -> Result<Option<Vec<u8>>> {
         self.read(|db| {
             db.prepare_cached("SELECT record FROM results WHERE key = ?1")?
-                .query_row([key.0], |row| row.get(0))
+                .query_row([key.0], |row| db::bytes(row, 0))
                 .optional()
         })
     }
+}
 
-    fn decode(&self, key: &Digest, packed: Vec<u8>) -> Result<ResultRecord> {
-        let json = pack::unpack(Cow::Owned(packed)).map_err(|e| self.damaged(key, &e))?;
-        serde_json::from_slice(&json).map_err(|e| self.damaged(key, &e))
-    }
+/// Whether the use of something last used at `used_ns` is to be noted; a stamp of the future was made while the clock was wrong.
+fn is_due(used_ns: i64, now: i64) -> bool {
+    i128::from(now - used_ns).abs() > NOTED_EVERY.as_nanos() as i128
+}
 
-    fn damaged(&self, key: &Digest, cause: &dyn std::fmt::Display) -> Error {
-        Error::io("read", &self.path, format!("the result of key {key} is damaged: {cause}"))
-            .hint("move the file away: flow makes a new index, and runs what it no longer finds")
+/// A record as it is kept: SQLite notices no flipped bit in a row, and an unseen one could name other bytes.
+fn seal(key: &Digest, packed: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(1 + SEAL + packed.len());
+    sealed.push(SEALED);
+    sealed.extend_from_slice(&seal_of(key, packed));
+    sealed.extend_from_slice(packed);
+    sealed
+}
+
+fn seal_of(key: &Digest, packed: &[u8]) -> [u8; SEAL] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&key.0).update(packed);
+    let mut seal = [0; SEAL];
+    seal.copy_from_slice(&hasher.finalize().as_bytes()[..SEAL]);
+    seal
+}
+
+/// The record of a row; why it is damaged, else.
+fn decode(key: &Digest, row: &[u8]) -> Result<ResultRecord, String> {
+    let packed = match row.split_first() {
+        Some((&SEALED, rest)) => {
+            let (seal, packed) = rest.split_at_checked(SEAL).ok_or("it is cut short")?;
+            if seal != seal_of(key, packed) {
+                return Err("its seal is broken".to_owned());
+            }
+            packed
+        }
+        _ => row,
+    };
+    let json = pack::unpack(Cow::Borrowed(packed)).map_err(|e| e.to_string())?;
+    serde_json::from_slice(&json).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RESULT_VERSION;
+
+    #[test]
+    fn a_flipped_bit_anywhere_in_a_row_or_a_row_under_another_key_is_noticed() {
+        let record = ResultRecord {
+            version: RESULT_VERSION,
+            node: "n".to_owned(),
+            run: "r".to_owned(),
+            made_at_ns: 1,
+            checked_at_ns: 1,
+            seconds: 0.5,
+            outputs: Vec::new(),
+            record: serde_json::Map::new(),
+        };
+        for node in ["n".to_owned(), "a long name ".repeat(100)] {
+            let json = serde_json::to_vec(&ResultRecord { node, ..record.clone() }).unwrap();
+            let key = Digest::of(b"key");
+            let row = seal(&key, &pack::pack(&json).unwrap());
+            assert!(decode(&key, &row).is_ok());
+            assert!(decode(&key, &pack::pack(&json).unwrap()).is_ok(), "a row of version 1");
+            assert!(decode(&Digest::of(b"other"), &row).is_err());
+            for bit in 0..row.len() * 8 {
+                let mut flipped = row.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(decode(&key, &flipped).is_err(), "bit {bit}");
+            }
+            assert!((0..row.len()).all(|cut| decode(&key, &row[..cut]).is_err()));
+        }
     }
 }

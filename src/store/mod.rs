@@ -4,6 +4,7 @@
 //! workspace, which cannot. Nothing is synced to disk per node: after a power cut a blob may be damaged or a row missing, which
 //! is noticed by the digest or by the row's absence, and made again.
 
+mod closure;
 mod db;
 mod discovered;
 mod flight;
@@ -19,6 +20,7 @@ mod put;
 mod record;
 mod restore;
 pub mod runs;
+mod salvage;
 mod tree;
 mod verify;
 mod workspace;
@@ -32,11 +34,13 @@ pub use flight::KeyLock;
 pub use gc::{GcOptions, GcReport};
 pub use record::{RESULT_VERSION, ResultRecord};
 pub use restore::RestoreError;
+pub use salvage::{Rebuilt, rebuild_damaged};
 pub use tree::tree_artifact;
 pub use verify::{CacheStats, IncompleteResult, VerifyReport};
 pub use workspace::{Content, LockOutcome, NodeRow, NodeSummary, PublishedRow, Workspace, WorkspaceLock};
 
 use crate::base::digest::Digest;
+use crate::base::failpoint;
 use crate::{Error, Result};
 
 /// One cache directory, open. Cheap to clone; shared by threads.
@@ -78,6 +82,7 @@ impl Store {
             gate: Mutex::new(gate),
             dir,
         };
+        failpoint::hit("opened");
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -147,7 +152,7 @@ fn lock_file(path: &Path) -> Result<File> {
         .create(true)
         .truncate(false)
         .open(path)
-        .map_err(|e| Error::io("open", path, e))
+        .map_err(|e| place::not_writable(Error::io("open", path, &e), &e))
 }
 
 #[cfg(test)]

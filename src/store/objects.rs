@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +10,8 @@ use tempfile::NamedTempFile;
 
 use super::pack;
 use crate::base::digest::Digest;
+use crate::base::failpoint;
+use crate::base::files::remove_any;
 
 /// Begins the names of unfinished blobs in `tmp/`.
 const UNFINISHED: &str = "blob-";
@@ -28,6 +30,8 @@ pub(super) struct Stored {
     pub(super) file: File,
     /// A zstd frame; otherwise the content itself.
     pub(super) compressed: bool,
+    /// It is a regular file. Anything else under a blob's name is damage.
+    pub(super) regular: bool,
 }
 
 /// A blob file as `gc`, `verify` and `stats` see it.
@@ -57,13 +61,13 @@ impl Objects {
 
     /// True if there is such a blob; it then counts as used now.
     pub(super) fn has_and_use(&self, digest: &Digest) -> bool {
-        match File::open(self.path(digest)) {
-            Ok(file) => {
-                note_use(&file);
-                file.metadata().is_ok_and(|meta| meta.len() > 0)
-            }
-            Err(_) => false,
-        }
+        let path = self.path(digest);
+        let Ok(file) = open_any(&path) else { return false };
+        let Ok(meta) = file.metadata() else { return false };
+        // `gc` leaves alone what has just been used, but it may have taken this one a moment before the use was noted
+        meta.is_file()
+            && meta.len() > 0
+            && (!note_use(&file) || fs::symlink_metadata(&path).is_ok_and(|now| now.ino() == meta.ino()))
     }
 
     /// A new file that [`Self::place`] turns into a blob, and that goes away if it does not.
@@ -77,8 +81,13 @@ impl Objects {
     /// Gives a finished file its name.
     pub(super) fn place(&self, unfinished: NamedTempFile, digest: &Digest) -> io::Result<()> {
         let path = self.path(digest);
+        failpoint::hit("blob_unplaced");
         match unfinished.persist(&path) {
             Ok(_) => Ok(()),
+            Err(e) if e.error.kind() == io::ErrorKind::IsADirectory => {
+                remove_any(&path)?;
+                e.file.persist(&path).map(drop).map_err(|e| e.error)
+            }
             Err(e) if e.error.kind() == io::ErrorKind::NotFound => {
                 if let Some(folder) = path.parent() {
                     fs::create_dir_all(folder)?;
@@ -107,27 +116,50 @@ impl Objects {
 
     /// Opens a blob without using it.
     pub(super) fn open_untouched(&self, digest: &Digest) -> io::Result<Option<Stored>> {
-        let mut file = match File::open(self.path(digest)) {
+        let mut file = match open_any(&self.path(digest)) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
+        if !file.metadata()?.is_file() {
+            return Ok(Some(Stored { file, compressed: false, regular: false }));
+        }
         let mut head = Vec::with_capacity(pack::MAGIC.len());
         Read::by_ref(&mut file).take(pack::MAGIC.len() as u64).read_to_end(&mut head)?;
         file.rewind()?;
-        Ok(Some(Stored { file, compressed: head == pack::MAGIC }))
+        Ok(Some(Stored { file, compressed: head == pack::MAGIC, regular: true }))
     }
 
     /// Removes a blob that was found to be damaged, unless it has been replaced since `seen` was opened.
     pub(super) fn remove_damaged(&self, digest: &Digest, seen: &File) -> io::Result<()> {
         let path = self.path(digest);
         let same = fs::metadata(&path)?.ino() == seen.metadata()?.ino();
-        if same { remove(&path) } else { Ok(()) }
+        if same { remove_any(&path) } else { Ok(()) }
     }
 
-    /// Removes a blob; none there is no error.
-    pub(super) fn remove(&self, digest: &Digest) -> io::Result<()> {
-        remove(&self.path(digest))
+    /// Removes a blob that was last used at `used_ns`, unless somebody has used or replaced it since. It is taken out of its place
+    /// first and put back if it was used, so that no use is overlooked. True if it was removed.
+    pub(super) fn remove_unused(&self, digest: &Digest, used_ns: i64) -> io::Result<bool> {
+        let path = self.path(digest);
+        let aside = self.tmp.join(format!("{UNFINISHED}gc-{}", digest.hex()));
+        match fs::rename(&path, &aside) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        }
+        failpoint::hit("gc_aside");
+        if used_at(&fs::symlink_metadata(&aside)?) == used_ns {
+            return remove_any(&aside).map(|()| true);
+        }
+        // whatever was put in its place meanwhile has the same content
+        fs::rename(&aside, &path).map(|()| false)
+    }
+
+    /// Notes that these were used now, whatever their stamps say.
+    pub(super) fn touch<'d>(&self, digests: impl Iterator<Item = &'d Digest>) {
+        for digest in digests {
+            // as with any other use, a cache that cannot be touched is used all the same
+            let _ = open_any(&self.path(digest)).and_then(|file| file.set_modified(SystemTime::now()));
+        }
     }
 
     /// All blobs, by digest, and the names in the folder that are no digests.
@@ -148,10 +180,11 @@ impl Objects {
                 match (digest, entry.metadata()) {
                     (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => {}
                     (_, Err(e)) => return Err(e),
-                    (Some(digest), Ok(meta)) if meta.is_file() => blobs.push(Listed {
+                    // anything but a file under a blob's name is a damaged blob
+                    (Some(digest), Ok(meta)) => blobs.push(Listed {
                         digest,
-                        bytes: meta.len(),
-                        used_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+                        bytes: if meta.is_file() { meta.len() } else { 0 },
+                        used_ns: used_at(&meta),
                     }),
                     _ => foreign.push(format!("{folder_name}/{name}")),
                 }
@@ -168,7 +201,7 @@ impl Objects {
         for entry in fs::read_dir(&self.tmp)? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                remove(&entry.path())?;
+                remove_any(&entry.path())?;
                 removed += 1;
             }
         }
@@ -176,18 +209,25 @@ impl Objects {
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+/// Opens whatever is at `path` without waiting: a pipe under a blob's name must not hold up anybody.
+fn open_any(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
 }
 
-/// Notes the use in the time stamp, by which `gc` chooses. A cache that cannot be touched is used all the same.
-fn note_use(file: &File) {
+fn used_at(meta: &fs::Metadata) -> i64 {
+    meta.mtime() * 1_000_000_000 + meta.mtime_nsec()
+}
+
+/// Notes the use in the time stamp, by which `gc` chooses; true if the stamp was old enough for that. A stamp of the future, made
+/// while the clock was wrong, becomes now. A cache that cannot be touched is used all the same.
+fn note_use(file: &File) -> bool {
     let now = SystemTime::now();
-    let noted = file.metadata().and_then(|meta| meta.modified());
-    if noted.is_ok_and(|then| now.duration_since(then).is_ok_and(|age| age > NOTED_EVERY)) {
+    let Ok(noted) = file.metadata().and_then(|meta| meta.modified()) else { return false };
+    let due = now
+        .duration_since(noted)
+        .map_or_else(|ahead| ahead.duration() > NOTED_EVERY, |age| age > NOTED_EVERY);
+    if due {
         let _ = file.set_modified(now);
     }
+    due
 }

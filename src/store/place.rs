@@ -35,7 +35,8 @@ pub(super) fn prepare(cache: &Path) -> Result<PathBuf> {
     refuse_network(cache)?;
     for folder in ["objects", "tmp", "runs", "workspaces"] {
         let path = cache.join(folder);
-        fs::create_dir_all(&path).map_err(|e| Error::io("make the cache directory", &path, e))?;
+        fs::create_dir_all(&path)
+            .map_err(|e| not_writable(Error::io("make the cache directory", &path, &e), &e))?;
     }
     let cache = fs::canonicalize(cache).map_err(|e| Error::io("open the cache directory", cache, e))?;
     let tag = cache.join("CACHEDIR.TAG");
@@ -43,6 +44,18 @@ pub(super) fn prepare(cache: &Path) -> Result<PathBuf> {
         files::write_atomic(&tag, TAG.as_bytes()).map_err(|e| Error::io("write", &tag, e))?;
     }
     Ok(cache)
+}
+
+/// Adds what to do to an error of a cache that cannot be written.
+pub(super) fn not_writable(error: Error, cause: &std::io::Error) -> Error {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    if !matches!(cause.kind(), PermissionDenied | ReadOnlyFilesystem) {
+        return error;
+    }
+    error.hint(
+        "flow keeps run records and the state of the workspace in its cache, so it must be able to write there: \
+         name another one with --cache DIR, or copy this one and name the copy",
+    )
 }
 
 /// An error if the cache would lie on a network file system.

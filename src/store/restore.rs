@@ -168,7 +168,7 @@ impl Store {
         };
         let write_failed = |e| Error::io("write", to, e);
         let mut target = Target::create(to, exec).map_err(write_failed)?;
-        let outcome = if !stored.compressed && size >= KERNEL_COPY {
+        let outcome = if stored.regular && !stored.compressed && size >= KERNEL_COPY {
             copied(&mut stored.file, &mut target.file, digest)
         } else {
             let file = &mut target.file;
@@ -190,7 +190,7 @@ impl Store {
         match pack::unpack(packed) {
             Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
             _ => {
-                self.index().remove_small(vec![*digest])?;
+                self.index().remove_small(vec![(*digest, i64::MAX)])?;
                 Err(RestoreError::Corrupt(*digest))
             }
         }
@@ -218,6 +218,15 @@ pub(super) fn is_intact(stored: &mut Stored, digest: &Digest) -> io::Result<bool
     verified(stored, digest, |_| Ok(())).map(|outcome| matches!(outcome, Outcome::Same))
 }
 
+/// The same, and its content.
+pub(super) fn intact_bytes(stored: &mut Stored, digest: &Digest, into: &mut Vec<u8>) -> io::Result<bool> {
+    verified(stored, digest, |piece| {
+        into.extend_from_slice(piece);
+        Ok(())
+    })
+    .map(|outcome| matches!(outcome, Outcome::Same))
+}
+
 /// Hands the content of a blob to `sink` piece by piece, and says whether it had the digest. Errors are those of the system and
 /// of `sink`; a frame that cannot be decoded is damage.
 fn verified(
@@ -225,6 +234,9 @@ fn verified(
     digest: &Digest,
     mut sink: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<Outcome> {
+    if !stored.regular {
+        return Ok(Outcome::Damaged);
+    }
     let size = stored.file.metadata()?.len();
     let mut hasher = blake3::Hasher::new();
     let mut sink_error = None;

@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::Value;
 use zstd::stream::write::Encoder;
 
-use super::{Store, pack};
+use super::{Store, pack, place};
+use crate::base::failpoint;
 use crate::{Error, Result};
 
 const SUFFIX: &str = ".jsonl.zst";
@@ -43,8 +44,13 @@ impl RunWriter {
     pub fn create(cache: &Path, id: &str) -> Result<Self> {
         let path = record_path(cache, id)?;
         let failed = |e| Error::io("write the run record", &path, e);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
-        let encoder = Encoder::new(file, pack::LEVEL).map_err(failed)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|e| place::not_writable(Error::io("write the run record", &path, &e), &e))?;
+        let mut encoder = Encoder::new(file, pack::LEVEL).map_err(failed)?;
+        encoder.include_checksum(true).map_err(failed)?;
         Ok(Self { path, encoder, waiting: 0, pushed: None })
     }
 
@@ -55,6 +61,7 @@ impl RunWriter {
         text.push(b'\n');
         self.encoder.write_all(&text).map_err(|e| self.failed(e))?;
         self.waiting += text.len();
+        failpoint::hit("record_line");
         let due = self.pushed.is_none_or(|then| then.elapsed() >= PUSH_EVERY);
         if due || self.waiting >= PUSH_BYTES { self.flush() } else { Ok(()) }
     }
@@ -107,13 +114,21 @@ pub fn list(store: &Store) -> Result<Vec<RunInfo>> {
     Ok(found.into_iter().map(|((_, _, id), path)| RunInfo { id, path }).collect())
 }
 
+/// Takes a damaged record out of the list; it stays beside the others as `<name>.damaged`.
+pub(super) fn set_aside(path: &Path) -> Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    fs::rename(path, &aside).map_err(|e| Error::io("rename", path, e))
+}
+
 /// The lines of a run's record. Of a run that was killed or is going on, those that had reached the file whole.
 pub fn read(store: &Store, id: &str) -> Result<Vec<Value>> {
     let path = record_path(store.dir(), id)?;
     let failed = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => Error::usage(format!("there is no record of a run '{id}'"))
             .hint("'flow log' lists the runs of this cache"),
-        _ => Error::io("read the run record", &path, e),
+        _ => Error::io("read the run record", &path, e)
+            .hint("'flow cache verify --repair' takes damaged records out of the list"),
     };
     let file = File::open(&path).map_err(failed)?;
     let mut decoder = zstd::stream::read::Decoder::new(file).map_err(failed)?;

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Store, pack, pool, restore, runs};
+use super::salvage::{self, Rebuilt};
+use super::{Store, index, pack, pool, restore, runs};
 use crate::base::digest::Digest;
-use crate::model::{Artifact, TreeEntryKind};
+use crate::model::Artifact;
 use crate::{Error, Result};
 
 /// How much a cache holds.
@@ -27,7 +28,7 @@ pub struct CacheStats {
     pub runs: u64,
 }
 
-/// What a check of every blob found.
+/// What a check of the whole cache found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
     /// Blobs read.
@@ -38,12 +39,20 @@ pub struct VerifyReport {
     pub corrupt: Vec<Digest>,
     /// Blobs that could not be read, sorted, and why.
     pub unreadable: Vec<(Digest, String)>,
+    /// Results whose rows are damaged, by key, sorted.
+    pub damaged_results: Vec<Digest>,
+    /// Databases that are damaged (relative to the cache), and what SQLite says.
+    pub damaged_databases: Vec<(String, String)>,
+    /// Run records that cannot be read whole, by run, sorted, and why. Those of killed runs are no fault.
+    pub damaged_runs: Vec<(String, String)>,
     /// Names among the blobs that are none.
     pub foreign: Vec<String>,
-    /// Results of which bytes are missing: no fault, since `gc` removes bytes and keeps results.
+    /// Results of which bytes are missing or damaged. Missing ones are no fault, since `gc` removes bytes and keeps results.
     pub incomplete: Vec<IncompleteResult>,
-    /// Corrupt blobs removed.
+    /// Corrupt blobs, damaged results and run records that were taken away.
     pub removed: u64,
+    /// Databases that were made anew.
+    pub rebuilt: Vec<Rebuilt>,
 }
 
 /// A result of which bytes are missing.
@@ -91,28 +100,15 @@ impl Store {
         Ok(stats)
     }
 
-    /// Reads every blob and compares it with its name; looks for the blobs of every result. Changes nothing.
+    /// Reads every blob and compares it with its name; looks at every result, database and run record. Changes nothing.
     pub fn verify(&self) -> Result<VerifyReport> {
         self.check(false)
     }
 
-    /// As [`Store::verify`], and removes the corrupt blobs, so that they are made again.
+    /// As [`Store::verify`], and takes away what is damaged: blobs and results, so that they are made again, and run records, which
+    /// keep lying there under another name. A damaged index cannot be opened: see [`super::rebuild_damaged`].
     pub fn repair(&self) -> Result<VerifyReport> {
         self.check(true)
-    }
-
-    /// All digests that restoring `artifact` needs. A tree object that is not there counts alone.
-    pub(super) fn closure(&self, artifact: &Artifact, into: &mut HashSet<Digest>) -> Result<()> {
-        let Some(digest) = artifact.digest() else { return Ok(()) };
-        let known = !into.insert(digest);
-        if !known && matches!(artifact, Artifact::Tree { .. }) {
-            for entry in self.tree(&digest)?.unwrap_or_default() {
-                if let TreeEntryKind::File { digest, .. } = entry.kind {
-                    into.insert(digest);
-                }
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn list_failed(&self, cause: std::io::Error) -> Error {
@@ -131,38 +127,77 @@ impl Store {
     }
 
     fn check(&self, remove: bool) -> Result<VerifyReport> {
+        // results first: the blobs of one that is there now are listed below
+        let index::Rows { whole: results, damaged: damaged_results } = self.index().results()?;
         let (blobs, foreign) = self.objects().list().map_err(|e| self.list_failed(e))?;
         let small = self.index().list_small()?;
         let found_blobs: Vec<Found> =
             pool::install(|| blobs.par_iter().map(|blob| self.check_file(&blob.digest, remove)).collect());
-        let mut report = VerifyReport { foreign, ..VerifyReport::default() };
+        let mut report = VerifyReport { foreign, damaged_results, ..VerifyReport::default() };
+        let mut intact: HashSet<Digest> = HashSet::with_capacity(blobs.len() + small.len());
         for (blob, found) in blobs.iter().zip(found_blobs) {
+            if matches!(found, Found::Intact) {
+                intact.insert(blob.digest);
+            }
             report.note(blob.digest, blob.bytes, found);
         }
         let mut damaged = Vec::new();
         for blob in &small {
             let Some((packed, _)) = self.index().small_untouched(&blob.digest)? else { continue };
-            let intact = pack::unpack(packed).is_ok_and(|bytes| Digest::of(&bytes) == blob.digest);
-            if !intact {
-                damaged.push(blob.digest);
+            let found = if pack::unpack(packed).is_ok_and(|bytes| Digest::of(&bytes) == blob.digest) {
+                intact.insert(blob.digest);
+                Found::Intact
+            } else {
+                damaged.push((blob.digest, i64::MAX));
+                Found::Corrupt
+            };
+            report.note(blob.digest, blob.bytes, found);
+        }
+        for (path, schema) in salvage::databases(self.dir())? {
+            // one that cannot be told to be sound, as of a newer flow, is named too
+            let fault = salvage::fault_of(&path, schema).unwrap_or_else(|error| Some(error.message));
+            if let Some(fault) = fault {
+                let shown = path.strip_prefix(self.dir()).unwrap_or(&path).to_string_lossy().into_owned();
+                report.damaged_databases.push((shown, fault));
             }
-            report.note(blob.digest, blob.bytes, if intact { Found::Intact } else { Found::Corrupt });
         }
-        if remove {
-            self.index().remove_small(damaged)?;
-            report.removed = report.corrupt.len() as u64;
+        for run in runs::list(self)? {
+            if let Err(error) = runs::read(self, &run.id) {
+                if remove {
+                    runs::set_aside(&run.path)?;
+                }
+                report.damaged_runs.push((run.id, error.message));
+            }
         }
+        report.damaged_runs.sort();
         report.corrupt.sort();
         report.corrupt.dedup();
         report.unreadable.sort();
-        for (key, record) in self.index().results()? {
-            let missing = record.outputs.iter().filter(|(_, artifact)| !self.has(artifact));
-            let outputs: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
+        if remove {
+            self.index().remove_small(damaged)?;
+            self.index().remove_damaged(report.damaged_results.clone())?;
+            report.removed =
+                (report.corrupt.len() + report.damaged_results.len() + report.damaged_runs.len()) as u64;
+        }
+        for (key, record) in results {
+            let mut outputs = Vec::new();
+            for (name, artifact) in &record.outputs {
+                if !self.is_whole(artifact, &intact)? {
+                    outputs.push(name.clone());
+                }
+            }
             if !outputs.is_empty() {
                 report.incomplete.push(IncompleteResult { key, node: record.node, outputs });
             }
         }
         Ok(report)
+    }
+
+    /// Whether everything that restoring `artifact` needs is among these blobs.
+    fn is_whole(&self, artifact: &Artifact, intact: &HashSet<Digest>) -> Result<bool> {
+        let mut needed = HashSet::new();
+        self.closure(artifact, &mut needed)?;
+        Ok(needed.is_subset(intact))
     }
 
     fn check_file(&self, digest: &Digest, remove: bool) -> Found {
@@ -184,9 +219,13 @@ impl Store {
 }
 
 impl VerifyReport {
-    /// True if every blob is what it says. Results without bytes and foreign names are no faults.
+    /// True if everything is what it says. Results without bytes and foreign names are no faults.
     pub fn is_ok(&self) -> bool {
-        self.corrupt.is_empty() && self.unreadable.is_empty()
+        self.corrupt.is_empty()
+            && self.unreadable.is_empty()
+            && self.damaged_results.is_empty()
+            && self.damaged_databases.is_empty()
+            && self.damaged_runs.is_empty()
     }
 
     fn note(&mut self, digest: Digest, bytes: u64, found: Found) {

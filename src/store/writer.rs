@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::db;
+use crate::base::failpoint;
 use crate::{Error, Result};
 
 /// One change of the database, run inside a transaction of the writer.
@@ -85,7 +86,11 @@ impl Writer {
     }
 
     fn error(&self, message: &str) -> Error {
-        Error::io("write", &self.path, message)
+        let error = Error::io("write", &self.path, message);
+        if ["malformed", "not a database"].iter().any(|damage| message.contains(damage)) {
+            return error.hint(db::damage_hint(&self.path));
+        }
+        error
     }
 }
 
@@ -137,6 +142,7 @@ fn commit(db: &mut Connection, batch: Vec<Job>, finished: &mut Vec<Done>) -> rus
     for work in works {
         work(&transaction)?;
     }
+    failpoint::hit("uncommitted");
     transaction.commit()
 }
 

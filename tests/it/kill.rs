@@ -166,6 +166,29 @@ fn when_a_blob_is_written() {
 }
 
 #[test]
+fn before_a_blob_has_its_name() {
+    // each edit makes one content that is too long for the index
+    at(&["blob_unplaced:1", "blob_unplaced:1"]);
+}
+
+#[test]
+fn before_a_transaction_of_either_database_is_committed() {
+    at(&[
+        "uncommitted:1",
+        "uncommitted:2",
+        "uncommitted:3",
+        "uncommitted:5",
+        "uncommitted:8",
+        "uncommitted:11",
+    ]);
+}
+
+#[test]
+fn when_a_line_of_the_run_record_is_written() {
+    at(&["record_line:1", "record_line:2", "record_line:5", "record_line:12", "record_line:18"]);
+}
+
+#[test]
 fn when_a_result_row_is_written() {
     at(&["result_row:1", "result_row:2", "result_row:3", "result_row:4", "result_row:5", "result_row:7"]);
 }

@@ -25,8 +25,11 @@ pub enum CacheWhat {
         #[arg(long)]
         json: bool,
     },
-    /// Read every blob and compare it with its digest; exit 4 if one is damaged.
+    /// Read everything and compare it with its digest; exit 4 if something is damaged.
     Verify {
+        /// Take away what is damaged, so that it is made again; a damaged database is made anew from what can be read of it.
+        #[arg(long)]
+        repair: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -59,7 +62,7 @@ pub struct GcArgs {
     /// Remove blobs that nobody used for so long.
     #[arg(long, value_name = "AGE", value_parser = values::age)]
     pub max_age: Option<Duration>,
-    /// Spare what the last N runs used.
+    /// Never remove what the last N runs made or used; alone: remove everything else that is not published.
     #[arg(long, value_name = "N")]
     pub keep_runs: Option<usize>,
     /// Do not spare measurements, which cannot be made again.
@@ -68,6 +71,9 @@ pub struct GcArgs {
     /// Name what would be removed.
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
     /// Do not wait for a run that uses the store: exit 4.
     #[arg(long)]
     pub no_wait: bool,

@@ -19,7 +19,14 @@ pub(in crate::cli) fn run(app: &App, args: &LogArgs) -> Result<ExitCode> {
     let chosen = |asked: Option<&str>| history::select(&ids, asked).and_then(read);
     match args.what() {
         LogWhat::List { json } => {
-            let records = ids.iter().map(|id| read(id)).collect::<Result<Vec<_>>>()?;
+            // one that is damaged hides no other
+            let mut records = Vec::with_capacity(ids.len());
+            for id in &ids {
+                match read(id) {
+                    Ok(record) => records.push(record),
+                    Err(error) => app.printer.talk(&format!("run {id} is left out: {}\n", error.message)),
+                }
+            }
             if json {
                 return app.json(&history::list_json(&records));
             }

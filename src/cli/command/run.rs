@@ -104,13 +104,14 @@ pub(super) fn execute(
     observers.begin(RunWriter::create(store.dir(), session.run_id())?);
     let result = engine::run(&mut session);
     drop(lock);
-    observers.finish()?;
+    let recorded = observers.finish();
     let outcome = result?;
     let word = if outcome.failure.is_none() { "ok" } else { "failed" };
     if !frozen && let Some(message) = engine::on_finish(session.project(), session.run_id(), word) {
         app.printer.talk(&format!("{message}\n"));
     }
     tell(&observers.summary)?;
+    recorded?;
     Ok(outcome)
 }
 
@@ -188,7 +189,7 @@ pub(super) struct Observers {
     summary: Arc<Summary>,
     events: Option<Arc<JsonLines>>,
     trace: Option<Arc<Trace>>,
-    record: Arc<Mutex<Option<RunWriter>>>,
+    record: Arc<Mutex<RecordFile>>,
     sink: Arc<dyn Sink>,
 }
 
@@ -204,13 +205,10 @@ impl Observers {
         observers.extend(events.clone().map(|events| events as Arc<dyn Observer>));
         let trace = args.trace.as_deref().map(Trace::create).transpose()?.map(Arc::new);
         observers.extend(trace.clone().map(|trace| trace as Arc<dyn Observer>));
-        let record: Arc<Mutex<Option<RunWriter>>> = Arc::default();
-        let writer = Arc::clone(&record);
+        let record: Arc<Mutex<RecordFile>> = Arc::default();
+        let file = Arc::clone(&record);
         observers.push(Arc::new(Recorder::new(move |line| {
-            if let Some(writer) = writer.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
-                // a record that cannot be written must not end the run it records
-                let _ = writer.line(&line);
-            }
+            file.lock().unwrap_or_else(|e| e.into_inner()).line(&line);
         })));
         Ok(Self { summary, events, trace, record, sink: Arc::new(Fanout::new(observers)) })
     }
@@ -220,14 +218,38 @@ impl Observers {
     }
 
     fn begin(&self, writer: RunWriter) {
-        *self.record.lock().unwrap_or_else(|e| e.into_inner()) = Some(writer);
+        self.record.lock().unwrap_or_else(|e| e.into_inner()).writer = Some(writer);
     }
 
     fn finish(&self) -> Result<()> {
-        if let Some(writer) = self.record.lock().unwrap_or_else(|e| e.into_inner()).take() {
-            writer.finish()?;
-        }
+        self.record.lock().unwrap_or_else(|e| e.into_inner()).finish()?;
         self.events.as_ref().map_or(Ok(()), |events| events.finish())?;
         self.trace.as_ref().map_or(Ok(()), |trace| trace.finish())
+    }
+}
+
+/// The run record as it is written. What cannot be written must not end the run it records: the first error ends the record, and is
+/// told when the run is over.
+#[derive(Default)]
+struct RecordFile {
+    writer: Option<RunWriter>,
+    failure: Option<Error>,
+}
+
+impl RecordFile {
+    fn line(&mut self, line: &serde_json::Value) {
+        if let Some(writer) = self.writer.as_mut()
+            && let Err(error) = writer.line(line)
+        {
+            self.failure = Some(error);
+            self.writer = None;
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        if let Some(error) = self.failure.take() {
+            return Err(error.hint("what the run did stands; only its record ends early"));
+        }
+        self.writer.take().map_or(Ok(()), RunWriter::finish)
     }
 }

@@ -22,6 +22,7 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use lock::{LockOutcome, WorkspaceLock};
 pub use rows::{NodeRow, NodeSummary, PublishedRow};
+pub(super) use state::SCHEMA;
 
 use super::hash::hash_file;
 use super::tree::{self, FileContent, Links};
@@ -411,20 +412,35 @@ impl Workspace {
     }
 }
 
-/// What is published in all workspaces of a cache whose roots still exist.
-pub(super) fn published_anywhere(store: &Store) -> Result<Vec<Artifact>> {
-    let dir = store.dir().join("workspaces");
+/// The databases of all workspaces of a cache.
+pub(super) fn databases(cache: &Path) -> Result<Vec<PathBuf>> {
+    let dir = cache.join("workspaces");
     let failed = |e| Error::io("list the workspaces in", &dir, e);
-    let mut artifacts = Vec::new();
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(&dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path().join(DATABASE);
-        if !path.is_file() {
-            continue;
-        }
+        found.push(entry.map_err(failed)?.path().join(DATABASE));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What is published in all workspaces of a cache whose roots still exist. A state that cannot be read is an error: what it says
+/// must not count as nothing.
+pub(super) fn published_anywhere(store: &Store) -> Result<Vec<Artifact>> {
+    let mut artifacts = Vec::new();
+    for path in databases(store.dir())?.into_iter().filter(|path| path.is_file()) {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(&path, flags).map_err(|e| db::failed("open", &path, &e))?;
-        // A database that was never filled has no root.
-        let Ok(root) = state::root_of(&db) else { continue };
+        let version = db::version(&db).map_err(|e| db::failed("read", &path, &e))?;
+        if version > SCHEMA.version() {
+            return Err(db::newer(&path, version, &SCHEMA));
+        }
+        let root = match state::root_of(&db) {
+            Ok(root) => root,
+            Err(e) if db::is_damage(&e) => return Err(db::failed("read", &path, &e)),
+            // a database that was never filled has no root
+            Err(_) => continue,
+        };
         if Path::new(&OsString::from_vec(root)).is_dir() {
             let rows = state::read_published(&db, &path)?;
             artifacts.extend(rows.into_iter().map(|row| row.artifact));

@@ -13,7 +13,7 @@ use crate::base::digest::Digest;
 use crate::base::failpoint;
 use crate::{Error, Result};
 
-pub(super) const SCHEMA: db::Schema = db::Schema {
+pub(in crate::store) const SCHEMA: db::Schema = db::Schema {
     migrations: &["CREATE TABLE root (path BLOB NOT NULL);
         CREATE TABLE sessions (id INTEGER PRIMARY KEY, boot TEXT NOT NULL);
         CREATE TABLE stats (path BLOB PRIMARY KEY, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, size INTEGER NOT NULL,

@@ -1,0 +1,4 @@
+//! See `flow_fuzz::index_row`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| flow_fuzz::index_row(data));

@@ -36,6 +36,8 @@ deny:
 doc:
     cargo doc --no-deps --open
 
-# random histories against the reference: HISTORIES of them; one again: FLOW_SEED=N cargo test --test random
-fuzz HISTORIES='1000':
+# random histories against the reference, and mutated workflows, caches and records; again with the seed that is printed:
+# FLOW_SEED=N cargo test --test random, FLOW_FUZZ_SEED=N cargo test --test it fuzz::
+fuzz HISTORIES='1000' CASES='20000':
     FLOW_HISTORIES={{HISTORIES}} cargo test --locked --test random -- --nocapture
+    FLOW_FUZZ={{CASES}} cargo test --locked --test it fuzz:: -- --nocapture

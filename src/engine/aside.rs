@@ -178,7 +178,9 @@ pub(super) fn put_all_back(project: &Project, scratch: &Path) -> Result<usize> {
     let failed = |e| Error::io("read", &path, e);
     let mut bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Vec::new(),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Vec::new()
+        }
         Err(e) => return Err(failed(e)),
     };
     let mut count = 0;

@@ -1,10 +1,10 @@
-//! The certificate of a run that found nothing to do: every file that decided this, with its stat and digest. While all of them are
-//! as they were, the next run of the same command line has nothing to do either, and needs neither the workflow nor the index.
+//! The certificate of a run after which nothing was left to do: every file that decided this, with its stat and digest. While all of
+//! them are as they were, the next run of the same command line has nothing to do, and needs neither the workflow nor the index.
 //!
-//! It is only written when every selected node was fresh and pure, and when no file was so young that it could still change within a
-//! tick. It is void with another program, other arguments, another boot, another value of a referenced variable, a changed
-//! directory that a pattern listed, or a path that appeared or vanished. A file whose stat changed is hashed; the same content
-//! renews the certificate.
+//! It is only written when every selected node is pure and its outputs are in place. It is void with another program, other arguments,
+//! another boot, another value of a referenced variable, a changed directory that a pattern listed, or a path that appeared or
+//! vanished. A file whose stat changed is hashed; the same content renews the certificate, another one leaves it to the compiled plan
+//! that goes with it to say which nodes this concerns. Unaware of nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,9 +17,10 @@ use crate::base::clock;
 use crate::base::digest::Digest;
 use crate::base::files::{self, Stat};
 use crate::model::Artifact;
+use crate::store::Content;
 
 /// Changes with the layout.
-const MAGIC: &[u8; 16] = b"flow certificat1";
+const MAGIC: &[u8; 16] = b"flow certificat2";
 /// A file system's tick; what is younger than this may still change with equal time stamps.
 const TICK_NS: i64 = 20_000_000;
 /// Stat (6 numbers and the mode) and digest.
@@ -53,6 +54,8 @@ pub struct Certified {
     pub orphans: Vec<String>,
     pub(super) boot: String,
     pub(super) asked: Asked,
+    /// Seal of the compiled plan that goes with it.
+    pub(super) plan: Option<Digest>,
     /// Paths that must not be there (absent outputs).
     pub(super) absent: BTreeSet<String>,
 }
@@ -60,9 +63,9 @@ pub struct Certified {
 /// A file as it was.
 #[derive(Clone, Debug)]
 pub(super) struct Witness {
-    pub(super) path: PathBuf,
-    pub(super) stat: Stat,
-    pub(super) digest: Digest,
+    path: String,
+    stat: Stat,
+    digest: Digest,
 }
 
 /// Where certificates of a workspace lie, one per command line.
@@ -84,42 +87,85 @@ pub fn path(cache: &Path, root: &Path, arguments: &[&str]) -> Option<PathBuf> {
     Some(cache.join("workspaces").join(workspace).join(name))
 }
 
-/// The certificate at `path`, if everything it names still is as it says. Nothing else is read or written, but that a certificate is
-/// renewed when files were only touched. The current directory is the workspace root.
-pub fn valid(path: &Path) -> Option<Certified> {
-    let bytes = fs::read(path).ok()?;
-    let (certified, entries) = decode(&bytes)?;
-    if certified.boot != clock::boot_id() || !still(&certified) {
-        return None;
+/// What the certificate of a command line says now.
+pub enum Check {
+    /// Nothing to do.
+    Holds(Certified),
+    /// These files have other contents or are gone; everything else is as it was.
+    Changed(Box<Changed>),
+    /// Nothing: everything has to be looked at.
+    Void,
+}
+
+/// A certificate, and how the files differ from it.
+pub struct Changed {
+    pub(super) place: PathBuf,
+    pub(super) certificate: Certificate,
+    /// Entry and what is there now; `None` if nothing is.
+    pub(super) changed: Vec<(usize, Option<Content>)>,
+    /// Entries of files that were only touched, with their stat.
+    pub(super) touched: Vec<(usize, Stat)>,
+    /// When the check began, ns since 1970.
+    pub(super) began_ns: i64,
+}
+
+/// Checks the certificate at `path`. Nothing else is read or written, but that a certificate is renewed when files were only touched.
+/// The current directory is the workspace root.
+pub fn check(path: &Path) -> Check {
+    let began_ns = clock::now_ns();
+    let Some(mut certificate) = fs::read(path).ok().and_then(Certificate::decode) else { return Check::Void };
+    if certificate.certified.boot != clock::boot_id() || !still(&certificate.certified) {
+        return Check::Void;
     }
+    let may_change = certificate.certified.plan.is_some();
     // statx of each in parallel; those that differ are hashed
-    let checked: Option<Vec<Vec<(usize, Stat)>>> = entries
-        .par_chunks(512)
-        .enumerate()
-        .map(|(chunk, entries)| {
-            let mut renewed = Vec::new();
-            for (n, entry) in entries.iter().enumerate() {
-                let now = Stat::following(Path::new(entry.path)).ok()?;
-                if now == entry.stat {
-                    continue;
+    const CHUNK: usize = 512;
+    let chunks = certificate.entries.len().div_ceil(CHUNK);
+    let found: Option<Vec<Vec<(usize, Found)>>> = (0..chunks)
+        .into_par_iter()
+        .map(|chunk| {
+            let mut found = Vec::new();
+            for n in chunk * CHUNK..((chunk + 1) * CHUNK).min(certificate.entries.len()) {
+                match certificate.look(n)? {
+                    Found::Same => {}
+                    Found::Changed(_) if !may_change => return None,
+                    other => found.push((n, other)),
                 }
-                let kind = |stat: &Stat| (stat.is_dir(), stat.executable(), stat.size);
-                if now.is_dir()
-                    || kind(&now) != kind(&entry.stat)
-                    || Digest::of_file(Path::new(entry.path)).ok()? != entry.digest
-                {
-                    return None;
-                }
-                renewed.push((chunk * 512 + n, now));
             }
-            Some(renewed)
+            Some(found)
         })
         .collect();
-    let renewed: Vec<(usize, Stat)> = checked?.into_iter().flatten().collect();
-    if !renewed.is_empty() {
-        renew(path, &bytes, &entries, &renewed);
+    let Some(found) = found else { return Check::Void };
+    let (mut changed, mut touched) = (Vec::new(), Vec::new());
+    for (n, found) in found.into_iter().flatten() {
+        match found {
+            Found::Same => {}
+            Found::Touched(stat) => touched.push((n, stat)),
+            Found::Changed(content) => changed.push((n, content)),
+        }
     }
-    Some(certified)
+    if changed.is_empty() {
+        if !touched.is_empty() {
+            certificate.renew(path, &touched, &[], began_ns);
+        }
+        return Check::Holds(certificate.certified);
+    }
+    Check::Changed(Box::new(Changed { place: path.to_owned(), certificate, changed, touched, began_ns }))
+}
+
+/// What is now in the place of an entry's file.
+pub(super) struct Update {
+    pub(super) entry: usize,
+    pub(super) artifact: Artifact,
+    /// `None` if it may still change without its time stamps telling.
+    pub(super) stat: Option<Stat>,
+}
+
+/// How a file differs from its entry.
+enum Found {
+    Same,
+    Touched(Stat),
+    Changed(Option<Content>),
 }
 
 /// Everything but the contents.
@@ -145,7 +191,13 @@ pub(super) fn young(stat: &Stat, now_ns: i64) -> bool {
     stat.newest_ns() >= now_ns - TICK_NS
 }
 
-/// Writes a certificate. `witnesses`: every file looked at, none of them young.
+/// The stat of a file that was looked at too soon after it was written: its next look hashes it.
+fn unsettled(size: u64, exec: bool) -> Stat {
+    let mode = if exec { 0o100_755 } else { 0o100_644 };
+    Stat { mtime_ns: i64::MIN, ctime_ns: i64::MIN, size, inode: 0, device: 0, mode }
+}
+
+/// Writes a certificate. `witnesses`: every file that decided the run, in the order of the compiled plan's entries.
 pub(super) fn write(path: &Path, certified: &Certified, witnesses: &[Witness]) -> std::io::Result<()> {
     let head = serde_json::to_vec(certified)?;
     let mut out = Vec::with_capacity(head.len() + witnesses.len() * (FIXED + 40) + 64);
@@ -154,16 +206,11 @@ pub(super) fn write(path: &Path, certified: &Certified, witnesses: &[Witness]) -
     out.extend_from_slice(&head);
     out.extend_from_slice(&(witnesses.len() as u64).to_le_bytes());
     for witness in witnesses {
-        let Some(name) = witness.path.to_str() else { return Ok(()) };
-        out.extend_from_slice(&(name.len() as u32).to_le_bytes());
-        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(&(witness.path.len() as u32).to_le_bytes());
+        out.extend_from_slice(witness.path.as_bytes());
         put_stat(&mut out, &witness.stat);
         out.extend_from_slice(&witness.digest.0);
     }
-    seal(path, out)
-}
-
-fn seal(path: &Path, mut out: Vec<u8>) -> std::io::Result<()> {
     let seal = blake3::hash(&out);
     out.extend_from_slice(seal.as_bytes());
     files::write_atomic(path, &out)
@@ -176,76 +223,140 @@ fn put_stat(out: &mut Vec<u8>, stat: &Stat) {
     out.extend_from_slice(&stat.mode.to_le_bytes());
 }
 
-/// One file of a certificate, borrowed from its bytes.
-struct Entry<'b> {
-    path: &'b str,
-    stat: Stat,
-    digest: Digest,
-    /// Where its stat begins.
-    at: usize,
+/// A certificate as read: its text, and where in it each file's entry lies.
+pub(super) struct Certificate {
+    pub(super) certified: Certified,
+    bytes: Vec<u8>,
+    /// Begin and end of each entry's path; stat and digest follow.
+    entries: Vec<(usize, usize)>,
 }
 
-fn decode(bytes: &[u8]) -> Option<(Certified, Vec<Entry<'_>>)> {
-    let (body, seal) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
-    if blake3::hash(body).as_bytes() != seal || !body.starts_with(MAGIC) {
-        return None;
+impl Certificate {
+    fn decode(bytes: Vec<u8>) -> Option<Self> {
+        let (body, seal) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+        if blake3::hash(body).as_bytes() != seal || !body.starts_with(MAGIC) {
+            return None;
+        }
+        let mut at = MAGIC.len();
+        let head = u64_at(body, at)? as usize;
+        at += 8;
+        let certified = serde_json::from_slice(body.get(at..at + head)?).ok()?;
+        at += head;
+        let count = u64_at(body, at)? as usize;
+        at += 8;
+        let mut entries = Vec::with_capacity(count.min(body.len() / FIXED));
+        for _ in 0..count {
+            let len = u32::from_le_bytes(body.get(at..at + 4)?.try_into().ok()?) as usize;
+            at += 4;
+            std::str::from_utf8(body.get(at..at + len)?).ok()?;
+            entries.push((at, at + len));
+            at += len + FIXED;
+        }
+        if at != body.len() {
+            return None;
+        }
+        Some(Self { certified, bytes, entries })
     }
-    let mut at = MAGIC.len();
-    let head = u64_at(body, at)? as usize;
-    at += 8;
-    let certified = serde_json::from_slice(body.get(at..at + head)?).ok()?;
-    at += head;
-    let count = u64_at(body, at)? as usize;
-    at += 8;
-    let mut entries = Vec::with_capacity(count.min(body.len() / FIXED));
-    for _ in 0..count {
-        let len = u32::from_le_bytes(body.get(at..at + 4)?.try_into().ok()?) as usize;
-        at += 4;
-        let path = std::str::from_utf8(body.get(at..at + len)?).ok()?;
-        at += len;
-        let fixed = body.get(at..at + FIXED)?;
-        let stat = Stat {
-            mtime_ns: u64_at(fixed, 0)? as i64,
-            ctime_ns: u64_at(fixed, 8)? as i64,
-            size: u64_at(fixed, 16)?,
-            inode: u64_at(fixed, 24)?,
-            device: u64_at(fixed, 32)?,
-            mode: u32::from_le_bytes(fixed[40..44].try_into().ok()?),
+
+    /// Path of entry `n`, relative to the root or absolute.
+    pub(super) fn path(&self, n: usize) -> &Path {
+        use std::os::unix::ffi::OsStrExt;
+        let (from, to) = self.entries[n];
+        Path::new(std::ffi::OsStr::from_bytes(&self.bytes[from..to]))
+    }
+
+    fn stat(&self, n: usize) -> Stat {
+        let at = self.entries[n].1;
+        let number = |k: usize| u64_at(&self.bytes, at + 8 * k).unwrap_or_default();
+        let mode = self.bytes[at + 40..at + 44].try_into().map_or(0, u32::from_le_bytes);
+        Stat {
+            mtime_ns: number(0) as i64,
+            ctime_ns: number(1) as i64,
+            size: number(2),
+            inode: number(3),
+            device: number(4),
+            mode,
+        }
+    }
+
+    fn digest(&self, n: usize) -> Option<Digest> {
+        let at = self.entries[n].1 + 44;
+        Digest::from_bytes(&self.bytes[at..at + 32])
+    }
+
+    /// What entry `n` says of its file.
+    pub(super) fn content(&self, n: usize) -> Option<Content> {
+        let stat = self.stat(n);
+        let artifact = Artifact::File { digest: self.digest(n)?, size: stat.size, exec: stat.executable() };
+        Some(Content { artifact, stat })
+    }
+
+    /// How the file of entry `n` differs from it; `None` if it cannot be said.
+    fn look(&self, n: usize) -> Option<Found> {
+        let path = self.path(n);
+        let then = self.stat(n);
+        let now = match Stat::following(path) {
+            Ok(now) if now == then => return Some(Found::Same),
+            Ok(now) if now.is_dir() => return None,
+            Ok(now) => now,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Some(Found::Changed(None)),
+            Err(_) => return None,
         };
-        entries.push(Entry { path, stat, digest: Digest::from_bytes(&fixed[44..])?, at });
-        at += FIXED;
+        let digest = Digest::of_file(path).ok()?;
+        // changed while it was hashed
+        if Stat::following(path).ok()? != now {
+            return None;
+        }
+        if self.digest(n) == Some(digest) && now.size == then.size && now.executable() == then.executable() {
+            return Some(Found::Touched(now));
+        }
+        let artifact = Artifact::File { digest, size: now.size, exec: now.executable() };
+        Some(Found::Changed(Some(Content { artifact, stat: now })))
     }
-    (at == body.len()).then_some((certified, entries))
+
+    /// Writes it to `place` with the stats of touched files, and with what is now in the place of changed ones. One that cannot be
+    /// written is checked the long way next time.
+    pub(super) fn renew(&mut self, place: &Path, touched: &[(usize, Stat)], changed: &[Update], then: i64) {
+        for (n, stat) in touched {
+            // else it is hashed once more
+            if !young(stat, then) {
+                self.put(*n, stat, None);
+            }
+        }
+        for Update { entry, artifact, stat } in changed {
+            let Artifact::File { digest, size, exec } = *artifact else { continue };
+            let stat = stat.filter(|stat| !young(stat, then)).unwrap_or_else(|| unsettled(size, exec));
+            self.put(*entry, &stat, Some(digest));
+        }
+        let body = self.bytes.len() - 32;
+        let seal = blake3::hash(&self.bytes[..body]);
+        self.bytes[body..].copy_from_slice(seal.as_bytes());
+        let _ = files::write_atomic(place, &self.bytes);
+    }
+
+    fn put(&mut self, n: usize, stat: &Stat, digest: Option<Digest>) {
+        let mut fixed = Vec::with_capacity(FIXED);
+        put_stat(&mut fixed, stat);
+        fixed.extend_from_slice(digest.as_ref().map_or(&[], |digest| &digest.0));
+        let at = self.entries[n].1;
+        self.bytes[at..at + fixed.len()].copy_from_slice(&fixed);
+    }
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// Files were touched, their content is the same: the new stats go in, unless they are young.
-fn renew(path: &Path, bytes: &[u8], entries: &[Entry<'_>], renewed: &[(usize, Stat)]) {
-    let now = clock::now_ns();
-    let mut out = bytes[..bytes.len() - 32].to_vec();
-    for (index, stat) in renewed {
-        if young(stat, now) {
-            continue;
-        }
-        let mut fixed = Vec::with_capacity(FIXED);
-        put_stat(&mut fixed, stat);
-        out[entries[*index].at..entries[*index].at + fixed.len()].copy_from_slice(&fixed);
-    }
-    // a certificate that cannot be renewed is checked the long way next time
-    let _ = seal(path, out);
-}
-
-/// A file's witness; `None` for what a certificate cannot hold (a directory).
-pub(super) fn witness(path: &Path, stat: &Stat, artifact: &Artifact, root: &Path) -> Option<Witness> {
-    match artifact {
-        Artifact::File { digest, .. } => {
-            let path = path.strip_prefix(root).unwrap_or(path).to_owned();
-            Some(Witness { path, stat: *stat, digest: *digest })
-        }
-        _ => None,
+impl Witness {
+    /// Of a file with this content; `None` for what a certificate cannot hold (a directory). `then`: a moment
+    /// before its bytes were hashed.
+    pub(super) fn new(path: &str, stat: Option<&Stat>, artifact: &Artifact, then: i64) -> Option<Self> {
+        let Artifact::File { digest, size, exec } = *artifact else { return None };
+        let stat = match stat {
+            Some(stat) if !young(stat, then) => *stat,
+            _ => unsettled(size, exec),
+        };
+        Some(Self { path: path.to_owned(), stat, digest })
     }
 }
 
@@ -262,7 +373,15 @@ mod tests {
             orphans: Vec::new(),
             boot: clock::boot_id(),
             asked: Asked::default(),
+            plan: None,
             absent: BTreeSet::new(),
+        }
+    }
+
+    fn valid(place: &Path) -> Option<Certified> {
+        match check(place) {
+            Check::Holds(certified) => Some(certified),
+            Check::Changed(_) | Check::Void => None,
         }
     }
 
@@ -276,9 +395,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("input");
         fs::write(&file, "content").unwrap();
-        let witness = |stat| Witness { path: file.clone(), stat, digest: Digest::of(b"content") };
+        let stat = Stat::following(&file).unwrap();
+        let artifact = Artifact::File { digest: Digest::of(b"content"), size: 7, exec: false };
+        let witness = Witness::new(file.to_str().unwrap(), Some(&stat), &artifact, i64::MAX).unwrap();
         let place = dir.path().join("fresh");
-        write(&place, &certified(), &[witness(Stat::following(&file).unwrap())]).unwrap();
+        write(&place, &certified(), &[witness]).unwrap();
         assert_eq!(valid(&place).unwrap().nodes, 2);
         set_mtime(&file, 1_000_000);
         assert!(valid(&place).is_some(), "touched");

@@ -1,34 +1,57 @@
-//! When a run with nothing to do earns a certificate, and a run that is one.
+//! When a run earns a certificate, and a run that is one.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::certificate::{Certified, Witness, environment, witness, write, young};
-use super::facts::FactFinder;
+use super::certificate::{Certified, Witness, environment, write, young};
+use super::compiled::{self, ABSENT, Tables};
+use super::facts::{FactFinder, Outputs};
 use super::options::RunSummary;
+use super::run::expected;
 use super::session::{Session, started_text};
 use crate::base::clock;
 use crate::base::digest::Digest;
 use crate::base::files::Stat;
 use crate::event::{EVENT_VERSION, Event, Sink};
-use crate::graph::Selection;
+use crate::graph::{Item, Selection};
 use crate::model::{Artifact, Policy, Tool};
 
-/// Writes the certificate of a run in which every selected node was fresh, if nothing stands against it.
-pub(super) fn certify(session: &Session, finder: &FactFinder, selection: &Selection) {
+/// Writes the certificate of a run after which nothing is left to do, if nothing stands against it. `artifacts`: of each selected node.
+pub(super) fn certify(session: &Session, finder: &FactFinder, selection: &Selection, outputs: &dyn Outputs) {
     let Some((place, extra)) = &session.options.certificate else { return };
     // without a certificate the next run looks at everything again: no harm
-    let Some((certified, witnesses)) = evidence(session, finder, selection, extra) else { return };
+    let Some(Evidence { mut certified, witnesses }) = evidence(session, finder, selection, outputs, extra)
+    else {
+        return;
+    };
+    if selection.nodes.len() == session.project.graph.nodes.len()
+        && let Some(tables) = tables(session, outputs, &witnesses)
+    {
+        certified.plan = compiled::write(place, tables, &session.project.graph);
+    }
+    let witnesses: Vec<Witness> = witnesses.into_values().collect();
     let _ = write(place, &certified, &witnesses);
+}
+
+/// What a certificate is made of: the witnesses by path, as the files are named in it.
+struct Evidence {
+    certified: Certified,
+    witnesses: BTreeMap<String, Witness>,
 }
 
 fn evidence(
     session: &Session,
     finder: &FactFinder,
     selection: &Selection,
+    outputs: &dyn Outputs,
     extra: &[PathBuf],
-) -> Option<(Certified, Vec<Witness>)> {
+) -> Option<Evidence> {
     let project = &session.project;
+    // what it runs at the end, no certificate runs
+    if project.graph.on_finish.is_some() {
+        return None;
+    }
     let mut asked = project.asked.clone();
     for &ix in &selection.nodes {
         let node = &project.graph.nodes[ix];
@@ -55,26 +78,56 @@ fn evidence(
             }
         }
     }
-    let mut witnesses = Vec::new();
-    let mut absent = std::collections::BTreeSet::new();
+    let then = session.started_ns;
+    if asked.dirs.values().flatten().any(|stat| young(stat, then)) {
+        return None;
+    }
+    let mut witnesses = BTreeMap::new();
+    let mut absent = BTreeSet::new();
     for (path, content) in finder.seen() {
+        let name = named(&path, &project.root)?;
         match content {
-            Some(content) => witnesses.push(witness(&path, &content.stat, &content.artifact, &project.root)?),
+            Some(content) => {
+                let witness = Witness::new(&name, Some(&content.stat), &content.artifact, then)?;
+                witnesses.insert(name, witness);
+            }
             None => {
-                absent.insert(path.strip_prefix(&project.root).unwrap_or(&path).to_str()?.to_owned());
+                absent.insert(name);
             }
         }
     }
-    for source in &project.loaded.sources.0 {
-        witnesses.push(declared(&source.path, Some(Digest::of(source.text.as_bytes())))?);
+    // outputs that were written in this run are looked at by the next one
+    for &ix in &selection.nodes {
+        for (output, artifact) in project.graph.nodes[ix].outputs.iter().zip(outputs.artifacts(ix)?) {
+            if output.append {
+                return None;
+            }
+            if witnesses.contains_key(&output.path) || absent.contains(&output.path) {
+                continue;
+            }
+            if *artifact == Artifact::Absent {
+                absent.insert(output.path.clone());
+            } else {
+                witnesses.insert(output.path.clone(), Witness::new(&output.path, None, artifact, then)?);
+            }
+        }
+    }
+    let items =
+        selection.nodes.iter().flat_map(|ix| &project.graph.nodes[*ix].inputs).flat_map(|input| &input.items);
+    let mut sources = items.filter_map(|item| match item {
+        Item::Source { path, .. } => Some(path),
+        Item::Made { .. } | Item::Within { .. } => None,
+    });
+    if !sources.all(|path| witnesses.contains_key(path)) {
+        return None;
+    }
+    for source in &project.loaded.as_ref()?.sources.0 {
+        let (name, witness) = declared(&source.path, Some(Digest::of(source.text.as_bytes())), then)?;
+        witnesses.insert(name, witness);
     }
     for file in extra {
-        witnesses.push(declared(file, None)?);
-    }
-    let then = session.started_ns;
-    let dirs = asked.dirs.values().flatten();
-    if witnesses.iter().map(|w| &w.stat).chain(dirs).any(|stat| young(stat, then)) {
-        return None;
+        let (name, witness) = declared(file, None, then)?;
+        witnesses.insert(name, witness);
     }
     let certified = Certified {
         workflow: project.graph.name.clone(),
@@ -84,20 +137,73 @@ fn evidence(
         orphans: super::query::orphans(project),
         boot: clock::boot_id(),
         asked,
+        plan: None,
         absent,
     };
-    Some((certified, witnesses))
+    Some(Evidence { certified, witnesses })
+}
+
+/// A path as a certificate names it.
+fn named(path: &Path, root: &Path) -> Option<String> {
+    Some(path.strip_prefix(root).unwrap_or(path).to_str()?.to_owned())
+}
+
+/// The tables of the compiled plan; `None` if a node takes or makes something else than single files.
+fn tables(session: &Session, outputs: &dyn Outputs, witnesses: &BTreeMap<String, Witness>) -> Option<Tables> {
+    let project = &session.project;
+    let graph = &project.graph;
+    let entries: HashMap<&str, u32> =
+        witnesses.keys().enumerate().map(|(n, path)| (path.as_str(), n as u32)).collect();
+    let mut tables = Tables {
+        name: graph.name.clone(),
+        file: graph.file.clone(),
+        files: graph.files.clone(),
+        resources: graph.resources.clone(),
+        secrets: super::session::secret_names(graph),
+        order: graph.order.iter().map(|ix| *ix as u32).collect(),
+        ..Tables::default()
+    };
+    for (ix, node) in graph.nodes.iter().enumerate() {
+        if node.depfile().is_some() || node.resources.jobserver.is_some() {
+            return None;
+        }
+        tables.weights.push(u32::try_from(expected(project, node)).unwrap_or(u32::MAX));
+        tables.dependents.push(graph.dependents(ix).map(|dependent| dependent as u32));
+        let mut takes = Vec::new();
+        for item in node.inputs.iter().flat_map(|input| &input.items) {
+            match item {
+                Item::Made { .. } => {}
+                Item::Source { path, inside } if inside.is_empty() => {
+                    takes.push(*entries.get(path.as_str())?)
+                }
+                Item::Source { .. } | Item::Within { .. } => return None,
+            }
+        }
+        tables.takes.push(takes);
+        let mut makes = Vec::new();
+        for (output, artifact) in node.outputs.iter().zip(outputs.artifacts(ix)?) {
+            makes.push(match artifact {
+                Artifact::File { .. } if !output.append => *entries.get(output.path.as_str())?,
+                Artifact::Absent => ABSENT,
+                _ => return None,
+            });
+        }
+        tables.makes.push(makes);
+    }
+    Some(tables)
 }
 
 /// A file that was read to declare the workflow; with `expected`, it still has the content that was read.
-fn declared(path: &Path, expected: Option<Digest>) -> Option<Witness> {
+fn declared(path: &Path, expected: Option<Digest>, then: i64) -> Option<(String, Witness)> {
     let stat = Stat::following(path).ok()?;
     let digest = Digest::of(&std::fs::read(path).ok()?);
     if expected.is_some_and(|expected| expected != digest) {
         return None;
     }
     let artifact = Artifact::File { digest, size: stat.size, exec: stat.executable() };
-    witness(path, &stat, &artifact, Path::new(""))
+    let name = path.to_str()?.to_owned();
+    let witness = Witness::new(&name, Some(&stat), &artifact, then)?;
+    Some((name, witness))
 }
 
 /// A whole run by certificate: it tells what a run with nothing to do tells, but lists no node.
@@ -123,6 +229,7 @@ pub fn run_certified(certified: &Certified, run: &str, sink: &Arc<dyn Sink>) -> 
         run: run.to_owned(),
         plan_digest: certified.plan_digest,
         failure: None,
+        incomplete: false,
         elapsed: begun.elapsed(),
         seen: Vec::new(),
     }

@@ -92,6 +92,16 @@ impl FactFinder {
         }
     }
 
+    /// What is at `path`, as somebody has just found it.
+    pub(super) fn found(&self, path: PathBuf, content: Option<Content>) {
+        lock(&self.contents).entry(path).or_insert_with(|| content.map(Arc::new));
+    }
+
+    /// What was found at `path`; `None` if it was not looked at since it was last written.
+    pub(super) fn known(&self, path: &Path) -> Option<Arc<Content>> {
+        lock(&self.contents).get(path).cloned().flatten()
+    }
+
     /// Every path that was looked at, with what was there.
     pub(super) fn seen(&self) -> Vec<(PathBuf, Option<Arc<Content>>)> {
         lock(&self.contents).iter().map(|(path, content)| (path.clone(), content.clone())).collect()

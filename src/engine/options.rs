@@ -92,6 +92,8 @@ pub struct RunSummary {
     pub plan_digest: Digest,
     /// `None` if all went well.
     pub failure: Option<Kind>,
+    /// Began from a certificate, and something was made again that it counted on: everything has to be looked at.
+    pub incomplete: bool,
     /// Wall time.
     pub elapsed: Duration,
     /// Every path that was looked at, as it was then, if [`RunOptions::note_seen`] asks for it.

@@ -1,10 +1,11 @@
 //! A workflow opened in its workspace: declared, expanded, with store and state at hand.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::certificate::Asked;
+use super::known::Known;
 use super::listing::Disk;
 use crate::api::Catalog;
 use crate::base::clock;
@@ -12,7 +13,7 @@ use crate::base::digest::Digest;
 use crate::base::process;
 use crate::error::{Error, Result};
 use crate::front::{self, LoadRequest, Loaded};
-use crate::graph::{Expansion, Graph, expand};
+use crate::graph::{Expansion, Graph, NodeIx, Selection, expand, select};
 use crate::key;
 use crate::store::{LockOutcome, Store, Workspace, WorkspaceLock};
 
@@ -29,8 +30,8 @@ pub struct OpenRequest {
 pub struct Project {
     /// Workspace root, absolute.
     pub root: PathBuf,
-    /// The declaration.
-    pub loaded: Loaded,
+    /// The declaration; `None` if nodes come from a compiled plan.
+    pub loaded: Option<Loaded>,
     /// The stages.
     pub catalog: Catalog,
     /// The expanded graph.
@@ -45,6 +46,8 @@ pub struct Project {
     pub(super) expand_seconds: f64,
     /// When it was opened, ns since 1970.
     pub(super) opened_ns: i64,
+    /// What is known of nodes that are not looked at.
+    pub(super) known: Option<Known>,
 }
 
 impl Project {
@@ -63,23 +66,27 @@ impl Project {
         let store = Arc::new(Store::open(&cache)?);
         let workspace = Arc::new(Workspace::open(&store, &root)?);
         let (graph, asked) = expand_in(&loaded, &root, &store, &workspace, catalog)?;
+        let (loaded, catalog) = (Some(loaded), catalog.clone());
+        let expand_seconds = begun.elapsed().as_secs_f64();
         Ok(Self {
             root,
             loaded,
-            catalog: catalog.clone(),
+            catalog,
             graph,
             store,
             workspace,
             asked,
-            expand_seconds: begun.elapsed().as_secs_f64(),
+            expand_seconds,
             opened_ns,
+            known: None,
         })
     }
 
     /// Expands again: what a killed run had set aside is back in the directories.
     pub fn refresh(&mut self) -> Result<()> {
+        let loaded = self.loaded.as_ref().ok_or_else(|| Error::bug("a compiled plan was to be expanded"))?;
         (self.graph, self.asked) =
-            expand_in(&self.loaded, &self.root, &self.store, &self.workspace, &self.catalog)?;
+            expand_in(loaded, &self.root, &self.store, &self.workspace, &self.catalog)?;
         Ok(())
     }
 
@@ -90,7 +97,21 @@ impl Project {
 
     /// Digest of the whole expanded graph.
     pub fn plan_digest(&self) -> Digest {
-        key::plan_digest(&self.graph, &mut (0..self.graph.nodes.len()))
+        match &self.known {
+            Some(known) => known.certified.plan_digest,
+            None => key::plan_digest(&self.graph, &mut (0..self.graph.nodes.len())),
+        }
+    }
+
+    /// The nodes that a run with these targets is about; of a compiled plan those that the changes may concern.
+    pub(super) fn select(&self, targets: &[String]) -> Result<Selection> {
+        match &self.known {
+            Some(known) => {
+                let nodes: BTreeSet<NodeIx> = known.closure.iter().copied().collect();
+                Ok(Selection { targets: nodes.clone(), nodes })
+            }
+            None => select(&self.graph, targets),
+        }
     }
 }
 

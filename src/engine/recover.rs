@@ -40,6 +40,17 @@ fn active_path(project: &Project, run: &str) -> PathBuf {
     project.workspace.dir().join("active").join(format!("{run}.json"))
 }
 
+/// Whether there may be something to recover.
+pub(super) fn pending(project: &Project) -> bool {
+    let any = |dir: &Path, of: &dyn Fn(&str) -> bool| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| of(&entry.file_name().to_string_lossy()))
+    };
+    let prefix = scratch_prefix(project);
+    any(&project.workspace.dir().join("active"), &|_| true)
+        || scratch_root(project).map_or(true, |root| any(&root, &|name| name.starts_with(&prefix)))
+}
+
 /// Ends processes of dead runs, puts back what they had set aside, removes their scratch. Returns lines worth telling. The caller holds
 /// the workspace lock; the graph is expanded anew if a directory that it lists may have changed.
 pub fn recover(project: &mut Project) -> Result<Vec<String>> {

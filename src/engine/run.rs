@@ -6,16 +6,17 @@ mod evaluate;
 mod frozen;
 mod hands;
 mod outcome;
-mod tokens;
+mod quiet;
+mod slots;
 mod timing;
+mod tokens;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use super::attempt::{Given, Performed, Task};
-use super::certify::certify;
 use super::evaluate::paths;
 use super::facts::{FactFinder, Outputs};
 use super::options::{Restore, RunOptions, RunSummary};
@@ -28,14 +29,16 @@ use super::watchlist::Seen;
 use crate::api::CancelToken;
 use crate::base::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::event::{EVENT_VERSION, Event, NodeReport};
-use crate::graph::{Item, Node, NodeIx, Selection, select};
-use crate::model::{Artifact, Outcome};
-pub(super) use demand::check_demands;
+use crate::event::{EVENT_VERSION, Event};
+use crate::graph::{Item, Node, NodeIx, Selection};
+use crate::model::Artifact;
 use demand::{capacity, priorities};
+pub(super) use demand::{check_demands, expected};
 pub(super) use frozen::would_run;
 use hands::{Hands, Message};
-use timing::{Pulse, Times};
+use quiet::Quiet;
+use slots::Slots;
+use timing::Pulse;
 use tokens::Tokens;
 
 /// How often interrupts, time limits and the death of services are looked for.
@@ -58,7 +61,10 @@ pub fn run(session: &mut Session) -> Result<RunSummary> {
         }
         .to_owned(),
         seconds: session.started.elapsed().as_secs_f64(),
-        orphans: super::query::orphans(&session.project).len(),
+        orphans: match &session.project.known {
+            Some(known) => known.certified.orphans.len(),
+            None => super::query::orphans(&session.project).len(),
+        },
     });
     result
 }
@@ -71,48 +77,52 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
         workflow: project.graph.name.clone(),
         file: project.graph.file.clone(),
         started_at: started_text(),
-        load: project.loaded.seconds,
+        load: project.loaded.as_ref().map_or(0.0, |loaded| loaded.seconds),
         expand: project.expand_seconds,
     });
     for line in &session.recovered {
         session.note(line);
     }
-    let selection = select(&project.graph, &session.options.targets)?;
+    let selection = project.select(&session.options.targets)?;
     let capacity = capacity(project, &session.options);
     let digest = project.plan_digest();
-    session.emit(Event::Planned { nodes: selection.nodes.len(), plan_digest: digest.to_string() });
-    for line in empty_patterns(project) {
-        session.note(line);
-    }
+    let nodes = project.known.as_ref().map_or(selection.nodes.len(), |known| known.certified.nodes);
+    session.emit(Event::Planned { nodes, plan_digest: digest.to_string() });
     if let Some(line) = upgrade_note(project, &session.options, &selection) {
         session.note(line);
     }
     settle(project, false);
     let looking = Instant::now();
     let finder = FactFinder::default();
-    finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
-    finder.prefetch(
-        project,
-        selection.nodes.iter().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect(),
-    );
+    if project.known.is_none() {
+        for line in empty_patterns(project) {
+            session.note(line);
+        }
+        finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
+        finder.prefetch(
+            project,
+            selection.nodes.iter().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect(),
+        );
+    }
     session.emit(Event::Looked { seconds: looking.elapsed().as_secs_f64() });
     session.share_jobs(&selection, capacity.cpu)?;
     let pool = Pool::new();
-    let failure = std::thread::scope(|scope| {
+    let (failure, incomplete) = std::thread::scope(|scope| {
         let hands = Hands::new(session, &finder, &pool, scope);
         let mut coordinator = Coordinator::new(session, &finder, selection, capacity);
         let failure = coordinator.run(scope, hands);
         let whole = session.options.targets.is_empty() && !session.options.no_cache;
         settle(project, failure.is_none() && whole);
-        if failure.is_none() && coordinator.all_fresh() {
-            certify(session, &finder, &coordinator.selection);
+        if failure.is_none() {
+            coordinator.certify();
         }
-        failure
+        (failure, coordinator.quiet.broken)
     });
     Ok(RunSummary {
         run: session.run.clone(),
         plan_digest: digest,
         failure,
+        incomplete,
         elapsed: session.started.elapsed(),
         seen: if session.options.note_seen { seen(&finder) } else { Vec::new() },
     })
@@ -144,34 +154,6 @@ pub fn empty_patterns(project: &Project) -> Vec<String> {
     lines
 }
 
-/// A node's part in the run.
-#[derive(Default)]
-struct Slot {
-    /// Producers and predecessors that are not done.
-    waiting: usize,
-    outcome: Option<Outcome>,
-    artifacts: Option<Vec<Artifact>>,
-    key: Option<Digest>,
-    /// The key for which it leads a flight.
-    flight: Option<Digest>,
-    /// Its outputs are in their declared places.
-    in_place: bool,
-    /// Producers whose bytes it waits for.
-    bytes: BTreeSet<NodeIx>,
-    /// Said once the run knows whether its bytes were asked for.
-    held_report: Option<NodeReport>,
-    reason: Option<String>,
-    stale: bool,
-    attempts: u32,
-    seconds: f64,
-    voided: bool,
-    /// Its dependents and services know that it is done.
-    released: bool,
-    times: Times,
-    /// Runs every time and did not now (`--frozen`).
-    passed_over: bool,
-}
-
 struct Coordinator<'s> {
     session: &'s Session,
     finder: &'s FactFinder,
@@ -180,7 +162,10 @@ struct Coordinator<'s> {
     wanted: BTreeSet<NodeIx>,
     scheduler: Scheduler,
     tokens: Tokens,
-    slots: Vec<Slot>,
+    slots: Slots,
+    /// Producers and predecessors that are not done, by node.
+    waiting: Vec<u32>,
+    quiet: Quiet,
     priority: Vec<u64>,
     evaluable: VecDeque<NodeIx>,
     tasks: HashMap<NodeIx, Task>,
@@ -204,20 +189,16 @@ impl Outputs for Fed {
     }
 }
 
-impl Outputs for Vec<Slot> {
-    fn artifacts(&self, node: NodeIx) -> Option<&[Artifact]> {
-        self[node].artifacts.as_deref()
-    }
-}
-
 impl<'s> Coordinator<'s> {
     fn new(session: &'s Session, finder: &'s FactFinder, selection: Selection, capacity: Capacity) -> Self {
         let graph = &session.project.graph;
-        let mut slots: Vec<Slot> = (0..graph.nodes.len()).map(|_| Slot::default()).collect();
-        let mut service_users = vec![0; graph.services.len()];
+        let mut waiting = vec![0; graph.nodes.len()];
         for &ix in &selection.nodes {
-            slots[ix].waiting = dependencies(session, ix).len();
-            for service in &graph.nodes[ix].services {
+            waiting[ix] = graph.predecessors(ix).count() as u32;
+        }
+        let mut service_users = vec![0; graph.services.len()];
+        if !graph.services.is_empty() {
+            for service in selection.nodes.iter().flat_map(|ix| &graph.nodes[*ix].services) {
                 service_users[*service] += 1;
             }
         }
@@ -227,7 +208,7 @@ impl<'s> Coordinator<'s> {
             .order
             .iter()
             .copied()
-            .filter(|ix| selection.nodes.contains(ix) && slots[*ix].waiting == 0)
+            .filter(|ix| selection.nodes.contains(ix) && waiting[*ix] == 0)
             .collect();
         Self {
             priority: priorities(session, &selection),
@@ -237,7 +218,9 @@ impl<'s> Coordinator<'s> {
             wanted,
             tokens: Tokens::of(session.jobs().cloned(), &mut scheduler),
             scheduler,
-            slots,
+            slots: Slots::new(graph.nodes.len()),
+            waiting,
+            quiet: Quiet::new(session),
             evaluable,
             tasks: HashMap::new(),
             running: HashMap::new(),
@@ -350,7 +333,7 @@ impl<'s> Coordinator<'s> {
     /// The highest priority of what only waits for this node.
     fn opens(&self, ix: NodeIx) -> u64 {
         let dependents = self.session.project.graph.dependents(ix);
-        let waits = |dependent: &NodeIx| self.slots[*dependent].waiting == 1;
+        let waits = |dependent: &NodeIx| self.waiting[*dependent] == 1;
         dependents.filter(waits).map(|dependent| self.priority[dependent]).max().unwrap_or(0)
     }
 
@@ -431,9 +414,4 @@ pub(super) fn wanted(project: &Project, options: &RunOptions, selection: &Select
             selection.nodes.iter().copied().filter(last).collect()
         }
     }
-}
-
-/// Producers and predecessors, each once.
-fn dependencies(session: &Session, ix: NodeIx) -> HashSet<NodeIx> {
-    session.project.graph.dependencies(ix).collect()
 }

@@ -1,6 +1,5 @@
 //! What all threads of one run share: project, options, tokens, guard, runtime, services, scratch.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
@@ -14,7 +13,7 @@ use crate::base::clock;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
 use crate::exec::{Guard, JobPool, Masker};
-use crate::graph::{Node, NodeAction, NodeIx, Selection, ServiceAction, ServiceNode, select};
+use crate::graph::{Graph, Node, NodeAction, NodeIx, Selection, ServiceAction, ServiceNode};
 use crate::model::Jobserver;
 
 /// The run id, in the environment of everything a run starts.
@@ -90,8 +89,11 @@ impl Session {
         interrupts: Interrupts,
     ) -> Result<Self> {
         // what is asked wrongly is no run: it leaves no record
-        let selection = select(&project.graph, &options.targets)?;
-        super::run::check_demands(&project, &options, &selection)?;
+        let selection = project.select(&options.targets)?;
+        // those of a compiled plan were checked when it was made
+        if project.known.is_none() {
+            super::run::check_demands(&project, &options, &selection)?;
+        }
         super::evaluate::check_patterns(&project, &options, &selection)?;
         let run = new_run_id(project.store.dir());
         let project_opened = project.opened_ns;
@@ -212,7 +214,8 @@ impl Session {
         let asked = |ix: &NodeIx| self.project.graph.nodes[*ix].resources.jobserver.is_some();
         let pool = match &self.options.jobserver {
             Some(pool) => Arc::clone(pool),
-            None if selection.nodes.iter().any(asked) => {
+            // a compiled plan is only made where nobody asks
+            None if self.project.known.is_none() && selection.nodes.iter().any(asked) => {
                 Arc::new(JobPool::create(&self.scratch()?.join("jobs"), slots)?)
             }
             None => return Ok(()),
@@ -330,11 +333,21 @@ pub(super) fn scratch_prefix(project: &Project) -> String {
 
 /// Values of every secret that the graph names and the environment has.
 fn secret_values(project: &Project) -> Vec<String> {
-    let mut names = Vec::new();
-    project.graph.nodes.iter().for_each(|node| node_secrets(node, &mut names));
-    project.graph.services.iter().for_each(|service| service_secrets(service, &mut names));
-    let names: BTreeSet<String> = names.into_iter().collect();
+    let names = match &project.known {
+        Some(known) => known.secrets().to_vec(),
+        None => secret_names(&project.graph),
+    };
     names.iter().filter_map(|name| std::env::var(name).ok()).filter(|value| !value.is_empty()).collect()
+}
+
+/// Names of every secret that nodes and services ask for, sorted.
+pub(super) fn secret_names(graph: &Graph) -> Vec<String> {
+    let mut names = Vec::new();
+    graph.nodes.iter().for_each(|node| node_secrets(node, &mut names));
+    graph.services.iter().for_each(|service| service_secrets(service, &mut names));
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn node_secrets(node: &Node, names: &mut Vec<String>) {

@@ -151,7 +151,7 @@ impl Watchlist {
         list.shape = Digest::from(shape);
         list.inputs = list.look(paths.into_iter().collect());
         list.settle();
-        for source in project.loaded.sources.0.iter().skip(usize::from(embedded)) {
+        for source in project.loaded.iter().flat_map(|loaded| &loaded.sources.0).skip(usize::from(embedded)) {
             // another text than the one that was read is a change already
             let path = vec![source.path.clone()];
             list.inputs.extend(list.look(path));

@@ -280,6 +280,12 @@ impl Graph {
         self.dag.neighbors(petgraph::graph::NodeIndex::new(node)).map(|ix| ix.index())
     }
 
+    /// Nodes that `node` waits for, each once.
+    pub fn predecessors(&self, node: NodeIx) -> impl Iterator<Item = NodeIx> + '_ {
+        let ix = petgraph::graph::NodeIndex::new(node);
+        self.dag.neighbors_directed(ix, petgraph::Incoming).map(|ix| ix.index())
+    }
+
     /// Nodes that `node` takes something of or is ordered after.
     pub fn dependencies(&self, node: NodeIx) -> impl Iterator<Item = NodeIx> + '_ {
         self.nodes[node].producers.iter().chain(&self.nodes[node].needs).copied()

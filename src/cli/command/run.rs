@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::cli::app::App;
 use crate::cli::args::{Restore, RunArgs, SelectArgs};
 use crate::cli::signals;
-use crate::engine::{self, Force, RunOptions, RunSummary, Session};
+use crate::engine::{self, Check, Force, RunOptions, RunSummary, Session};
 use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
 use crate::exec::JobPool;
@@ -16,6 +16,7 @@ use crate::observe::record::Recorder;
 use crate::observe::summary::Summary;
 use crate::observe::trace::Trace;
 use crate::observe::{Console, Fanout, Observer};
+use crate::store::WorkspaceLock;
 use crate::store::runs::RunWriter;
 
 /// Options of a run from the arguments that `run` and `plan` share.
@@ -69,22 +70,47 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     let place = certificate(app, args, &options);
     options.certificate = place.clone().map(|place| (place, args.select.workflow.params.clone()));
     if let Some(place) = place.filter(|place| place.is_file())
-        && let Ok(_lock) = engine::locked(&app.root, true, &mut |_| {}, &|| false)
-        && let Some(certified) = engine::certified(&place)
+        && let Ok(lock) = engine::locked(&app.root, true, &mut |_| {}, &|| false)
     {
-        return nothing_to_do(app, args, &certified);
+        match engine::check_certificate(&place) {
+            Check::Holds(certified) => return nothing_to_do(app, args, &certified),
+            Check::Changed(changed) => {
+                let catalog = crate::stage::catalog();
+                if let Some(project) = engine::resume(*changed, &app.root, &app.cache(), catalog)? {
+                    let ended = told(app, args, options.clone(), project, lock, interrupts.clone())?;
+                    if let Some(code) = ended {
+                        return Ok(code);
+                    }
+                }
+            }
+            Check::Void => {}
+        }
     }
     // faults of the file are said before anything is waited for
     let (loaded, catalog) = app.load(&args.select.workflow)?;
     let lock = lock(app, args.no_wait, &interrupts)?;
     let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?;
+    let ended = told(app, args, options, project, lock, interrupts)?;
+    ended.ok_or_else(|| Error::bug("a run of the whole workflow was incomplete"))
+}
+
+/// One run of an open project with what its options ask to be told; `None` if it was not enough, and everything has to be looked at.
+fn told(
+    app: &App,
+    args: &RunArgs,
+    options: RunOptions,
+    project: engine::Project,
+    lock: WorkspaceLock,
+    interrupts: engine::Interrupts,
+) -> Result<Option<ExitCode>> {
     let observers = Observers::new(app, args, events(args)?)?;
     let outcome = execute(app, observers, project, options, interrupts, lock, |summary| {
         if args.json { app.json(&summary.json(app.cli.global.verbose)).map(drop) } else { Ok(()) }
     })?;
     Ok(match outcome.failure {
-        None => ExitCode::SUCCESS,
-        Some(kind) => ExitCode::from(kind.exit_code()),
+        _ if outcome.incomplete => None,
+        None => Some(ExitCode::SUCCESS),
+        Some(kind) => Some(ExitCode::from(kind.exit_code())),
     })
 }
 
@@ -95,7 +121,7 @@ pub(super) fn execute(
     project: engine::Project,
     options: RunOptions,
     interrupts: engine::Interrupts,
-    lock: crate::store::WorkspaceLock,
+    lock: WorkspaceLock,
     tell: impl FnOnce(&Summary) -> Result<()>,
 ) -> Result<RunSummary> {
     let store = Arc::clone(&project.store);
@@ -106,6 +132,9 @@ pub(super) fn execute(
     drop(lock);
     let recorded = observers.finish();
     let outcome = result?;
+    if outcome.incomplete {
+        return Ok(outcome);
+    }
     let word = if outcome.failure.is_none() { "ok" } else { "failed" };
     if !frozen && let Some(message) = engine::on_finish(session.project(), session.run_id(), word) {
         app.printer.talk(&format!("{message}\n"));
@@ -131,11 +160,7 @@ pub(super) fn quiet_sink(app: &App) -> Arc<dyn Sink> {
 }
 
 /// Takes the workspace lock for a command that writes.
-pub(super) fn lock(
-    app: &App,
-    no_wait: bool,
-    interrupts: &engine::Interrupts,
-) -> Result<crate::store::WorkspaceLock> {
+pub(super) fn lock(app: &App, no_wait: bool, interrupts: &engine::Interrupts) -> Result<WorkspaceLock> {
     let printer = Arc::clone(&app.printer);
     engine::locked(&app.root, no_wait, &mut |line| printer.talk(&format!("{line}\n")), &|| {
         interrupts.stop.is_cancelled()

@@ -43,8 +43,8 @@ impl<'s> Coordinator<'s> {
 
     /// A node that was a hit whose bytes nobody wanted: now somebody does.
     fn queue_restore(&mut self, ix: NodeIx) {
-        let record =
-            self.slots[ix].key.and_then(|key| self.session.project.store.result(&key).ok().flatten());
+        let key = self.slots[ix].key.or_else(|| self.last_key(ix));
+        let record = key.and_then(|key| self.session.project.store.result(&key).ok().flatten());
         match record {
             Some(record) => {
                 let only = (0..self.node(ix).outputs.len()).collect();
@@ -53,6 +53,13 @@ impl<'s> Coordinator<'s> {
             }
             None => self.rerun(ix, "its result"),
         }
+    }
+
+    /// The key of the last success of a node that this run did not look at.
+    fn last_key(&self, ix: NodeIx) -> Option<crate::base::digest::Digest> {
+        let project = &self.session.project;
+        project.known.as_ref()?;
+        Some(project.workspace.node_summary(project.root_file(), &self.node(ix).id)?.key)
     }
 
     /// Bytes of a known result are gone: its node runs again, whatever the cache says.
@@ -72,6 +79,7 @@ impl<'s> Coordinator<'s> {
             self.slots[ix].reason = Some(reason.to_string());
             return self.lost_for_good(ix, failure);
         }
+        self.recall_producers(ix);
         let facts = self.finder.facts(&self.session.project, node, &self.slots);
         match facts {
             Ok(facts) => {
@@ -117,6 +125,7 @@ impl<'s> Coordinator<'s> {
         's: 'scope,
     {
         let path = if path.is_empty() { "." } else { path };
+        self.quiet.shaken = true;
         if self.slots[ix].voided {
             let implicit = self.node(ix).inputs.iter().any(|input| {
                 input.implicit && input.items.iter().any(|i| self.session.project.graph.item_path(i) == path)
@@ -144,6 +153,7 @@ impl<'s> Coordinator<'s> {
         for producer in self.node(ix).feeders() {
             let record = self.slots[producer]
                 .key
+                .or_else(|| self.last_key(producer))
                 .and_then(|key| self.session.project.store.result(&key).ok().flatten());
             if let Some(record) = record {
                 for path in paths(&self.session.project, self.node(producer)) {
@@ -204,6 +214,7 @@ impl<'s> Coordinator<'s> {
 
     /// `ix` ran again for bytes that were lost and made others: what was found by the old ones no longer stands.
     pub(super) fn reopen_dependents(&mut self, ix: NodeIx) {
+        self.quiet.broken |= self.session.project.known.is_some();
         let dependents: Vec<NodeIx> = self.session.project.graph.dependents(ix).collect();
         for dependent in dependents {
             let takes = self.node(dependent).feeders().any(|feeder| feeder == ix);
@@ -212,7 +223,7 @@ impl<'s> Coordinator<'s> {
                 slot.outcome,
                 Some(Outcome::Fresh | Outcome::Cached | Outcome::Restored | Outcome::Ran | Outcome::Absent)
             );
-            if !takes || slot.waiting > 0 || !(found || self.tasks.contains_key(&dependent)) {
+            if !takes || self.waiting[dependent] > 0 || !(found || self.tasks.contains_key(&dependent)) {
                 continue;
             }
             slot.outcome = None;

@@ -8,7 +8,7 @@ use crate::engine::project::Project;
 use crate::engine::schedule::{Capacity, Demand};
 use crate::engine::session::Session;
 use crate::error::{Error, Result};
-use crate::graph::{NodeAction, NodeIx, Selection};
+use crate::graph::{Node, NodeAction, NodeIx, Selection};
 
 impl Coordinator<'_> {
     pub(super) fn push(&mut self, ix: NodeIx) {
@@ -89,17 +89,22 @@ pub(super) fn priorities(session: &Session, selection: &Selection) -> Vec<u64> {
     let graph = &project.graph;
     let mut out = vec![0u64; graph.nodes.len()];
     for &ix in graph.order.iter().rev().filter(|ix| selection.nodes.contains(ix)) {
-        let node = &graph.nodes[ix];
-        let recorded = project
-            .workspace
-            .node_summary(project.root_file(), &node.id)
-            .and_then(|row| median(&row.seconds));
-        let unknown = if command::is_command(node) { 1.0 } else { 0.05 };
-        let own = (recorded.unwrap_or(unknown).max(0.000_001) * 1e6) as u64;
+        let own = match &project.known {
+            Some(known) => known.weight(ix),
+            None => expected(project, &graph.nodes[ix]),
+        };
         let rest = graph.dependents(ix).map(|dependent| out[dependent]).max().unwrap_or(0);
         out[ix] = own + rest;
     }
     out
+}
+
+/// What a node is expected to take by its recorded durations, microseconds.
+pub(in crate::engine) fn expected(project: &Project, node: &Node) -> u64 {
+    let summary = project.workspace.node_summary(project.root_file(), &node.id);
+    let recorded = summary.and_then(|row| median(&row.seconds));
+    let unknown = if command::is_command(node) { 1.0 } else { 0.05 };
+    (recorded.unwrap_or(unknown).max(0.000_001) * 1e6) as u64
 }
 
 fn median(seconds: &[f64]) -> Option<f64> {

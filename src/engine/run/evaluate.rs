@@ -23,6 +23,9 @@ impl<'s> Coordinator<'s> {
         if self.slots[ix].outcome.is_some_and(|outcome| outcome != Outcome::Cached) {
             return;
         }
+        if self.keeps_quiet(ix) {
+            return self.unlock(ix, scope);
+        }
         let node = self.node(ix);
         let bad = |outcome: Option<Outcome>| {
             matches!(outcome, Some(Outcome::Failed | Outcome::Skipped | Outcome::Cancelled))

@@ -1,6 +1,6 @@
 //! Outcomes: reported, passed on to dependents and services. Unaware of why a node ran.
 
-use super::{Coordinator, dependencies};
+use super::Coordinator;
 use crate::engine::attempt::{End, Failure, Finished};
 use crate::error::Kind;
 use crate::event::{Event, NodeReport};
@@ -210,7 +210,7 @@ impl<'s> Coordinator<'s> {
     }
 
     /// Dependents lose one thing to wait for; services lose a user.
-    fn unlock<'scope>(&mut self, ix: NodeIx, scope: &'scope std::thread::Scope<'scope, '_>)
+    pub(super) fn unlock<'scope>(&mut self, ix: NodeIx, scope: &'scope std::thread::Scope<'scope, '_>)
     where
         's: 'scope,
     {
@@ -223,36 +223,31 @@ impl<'s> Coordinator<'s> {
     /// Once per node, also when it is done a second time (its bytes were lost and made again). Returns the services whose last user
     /// it was.
     pub(super) fn release(&mut self, ix: NodeIx) -> Vec<ServiceIx> {
-        if std::mem::replace(&mut self.slots[ix].released, true) {
+        if !self.quiet.passed(ix) && std::mem::replace(&mut self.slots[ix].released, true) {
             return Vec::new();
         }
+        self.pass_on(ix);
         let mut unused = Vec::new();
-        for &service in &self.node(ix).services {
-            self.service_users[service] -= 1;
-            if self.service_users[service] == 0 {
-                unused.push(service);
+        if !self.service_users.is_empty() {
+            for &service in &self.node(ix).services {
+                self.service_users[service] -= 1;
+                if self.service_users[service] == 0 {
+                    unused.push(service);
+                }
             }
         }
         let dependents: Vec<NodeIx> = self.session.project.graph.dependents(ix).collect();
         for dependent in dependents {
-            if !self.selection.nodes.contains(&dependent) || self.slots[dependent].waiting == 0 {
+            if !self.selection.nodes.contains(&dependent) || self.waiting[dependent] == 0 {
                 continue;
             }
-            self.slots[dependent].waiting -= 1;
+            self.waiting[dependent] -= 1;
             self.waited(dependent, ix);
-            if self.slots[dependent].waiting == 0 {
+            if self.waiting[dependent] == 0 {
                 self.evaluable.push_back(dependent);
             }
         }
         unused
-    }
-
-    /// Whether every selected node is fresh, and was not used unchecked.
-    pub(super) fn all_fresh(&self) -> bool {
-        self.selection.nodes.iter().all(|ix| {
-            let slot = &self.slots[*ix];
-            slot.outcome == Some(Outcome::Fresh) && !slot.stale
-        })
     }
 
     /// After the last job: what never got its turn.
@@ -261,14 +256,15 @@ impl<'s> Coordinator<'s> {
         's: 'scope,
     {
         for ix in self.session.project.graph.order.clone() {
-            if !self.selection.nodes.contains(&ix) {
+            if !self.selection.nodes.contains(&ix) || self.quiet.passed(ix) {
                 continue;
             }
             if let Some(report) = self.slots[ix].held_report.take() {
                 self.session.emit(Event::NodeFinished(report));
             }
             if self.slots[ix].outcome.is_none() {
-                let of_failed = dependencies(self.session, ix).into_iter().find(|dep| {
+                let mut before = self.session.project.graph.predecessors(ix);
+                let of_failed = before.find(|dep| {
                     matches!(self.slots[*dep].outcome, Some(Outcome::Failed | Outcome::Skipped))
                         && !self.allowed(*dep)
                 });
@@ -285,6 +281,7 @@ impl<'s> Coordinator<'s> {
         if self.session.options.frozen {
             self.note_frozen();
         }
+        self.tell_quiet();
         if self.session.stopping() {
             let terminated = self.session.interrupts.terminated.is_cancelled();
             self.failure = Some(if terminated { Kind::Terminated } else { Kind::Interrupted });

@@ -104,6 +104,8 @@ pub enum Event {
         /// How many.
         nodes: usize,
     },
+    /// A node ran twice more, for comparison.
+    DeterminismChecked(DeterminismReport),
     /// A service is being started.
     ServiceStarting {
         /// Service id.
@@ -232,6 +234,83 @@ pub struct Timing {
     /// How it came to begin, if no `node_started` said so (it was restored).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begin: Option<Begin>,
+}
+
+/// What `--check-determinism` found out about one node.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DeterminismReport {
+    /// Node id.
+    pub id: String,
+    /// What was found.
+    pub verdict: Determinism,
+    /// Why it was not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Seconds of each run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seconds: Vec<f64>,
+    /// Outputs that differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<OutputDifference>,
+}
+
+/// The verdict on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Determinism {
+    /// Both runs made the same bytes.
+    Same,
+    /// They did not.
+    Differs,
+    /// It is not meant to, or could not be compared.
+    Skipped,
+    /// A run failed.
+    Failed,
+}
+
+impl Determinism {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Differs => "differs",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Where one output of two runs differs first.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct OutputDifference {
+    /// Name of the output.
+    pub output: String,
+    /// Its declared path.
+    pub path: String,
+    /// The first differing file of a directory, relative to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// `content`, `only the first run made it`, ...
+    pub what: String,
+    /// First differing byte, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// Its line, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// Digest of the file as the first run made it, or as it is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+    /// Digest of the file as the second run made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<String>,
+    /// The differing lines, or what of them is near the difference; secrets masked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<String>,
+    /// How many files differ.
+    pub files: usize,
+    /// What the difference looks like, and what to do about it.
+    pub hints: Vec<String>,
 }
 
 /// Takes events; called from any thread.

@@ -44,6 +44,7 @@ fn start(build: Option<Build>) -> ExitCode {
     };
     match &cli.command {
         Command::Guard(args) => return crate::exec::guard_main(&args.run),
+        Command::Strict(args) => return crate::exec::strict_main(&args.spec, args.inner),
         Command::Sim(args) => return crate::stage::sim::main(&args.name, &args.with),
         _ => {}
     }
@@ -90,7 +91,9 @@ fn run(cli: Cli, printer: Arc<Printer>, build: Option<Build>) -> Result<ExitCode
             super::completions::run(&command, args.shell, &app.printer);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Guard(_) | Command::Sim(_) => Err(Error::bug("a hidden command was not handled")),
+        Command::Guard(_) | Command::Strict(_) | Command::Sim(_) => {
+            Err(Error::bug("a hidden command was not handled"))
+        }
         Command::Report(_) | Command::Devices(_) | Command::Load(_) | Command::Init(_) => {
             Err(Error::bug("a later command was not refused"))
         }

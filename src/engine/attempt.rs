@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::collect::{self, Found, Made};
-use super::command;
+use super::command::{self, Room};
 use super::commit::Pending;
+use super::confine;
 use super::discover::{Depfile, Discovery};
 use super::evaluate::{Keyed, artifacts_of, differing};
 use super::facts::{FactFinder, Missing};
@@ -116,6 +117,7 @@ pub(super) struct Failure {
 }
 
 /// What a job is given of other nodes.
+#[derive(Clone)]
 pub(super) struct Given {
     /// Per input of the node its present items.
     pub(super) inputs: Vec<Vec<Item>>,
@@ -133,22 +135,8 @@ pub(super) fn perform<'s>(
     begin: Begin,
     cancel: CancelToken,
 ) -> Performed<'s> {
-    let node = &session.project.graph.nodes[ix];
-    let mut job = Job {
-        session,
-        finder,
-        node,
-        ix,
-        inputs: given.inputs,
-        fed: given.fed,
-        key: None,
-        cancel,
-        log: LogFile::new(session, &node.id),
-        attempts: 0,
-        record: serde_json::Map::new(),
-        begun: Instant::now(),
-        timing: Timing { begin: Some(begin), ..Timing::default() },
-    };
+    let mut job = Job::new(session, finder, ix, given, cancel);
+    job.timing.begin = Some(begin);
     let step = match task {
         Task::Restore { keyed, record, only } => Step::End(job.restore(keyed, &record, &only)),
         Task::Adopt { keyed, reason } => Step::End(job.adopt(&keyed, &reason)),
@@ -193,7 +181,7 @@ pub(super) struct Job<'s> {
     pub(super) inputs: Vec<Vec<Item>>,
     pub(super) fed: Fed,
     key: Option<Digest>,
-    cancel: CancelToken,
+    pub(super) cancel: CancelToken,
     pub(super) log: LogFile<'s>,
     attempts: u32,
     /// What the stage recorded.
@@ -203,6 +191,32 @@ pub(super) struct Job<'s> {
 }
 
 impl<'s> Job<'s> {
+    /// A job that has done nothing yet.
+    pub(super) fn new(
+        session: &'s Session,
+        finder: &'s FactFinder,
+        ix: NodeIx,
+        given: Given,
+        cancel: CancelToken,
+    ) -> Self {
+        let node = &session.project.graph.nodes[ix];
+        Self {
+            session,
+            finder,
+            node,
+            ix,
+            inputs: given.inputs,
+            fed: given.fed,
+            key: None,
+            cancel,
+            log: LogFile::new(session, &node.id),
+            attempts: 0,
+            record: serde_json::Map::new(),
+            begun: Instant::now(),
+            timing: Timing::default(),
+        }
+    }
+
     /// How it ended.
     pub(super) fn finish(mut self, end: End) -> Finished {
         // the death of a service ends its dependents, wherever they are
@@ -407,20 +421,20 @@ impl<'s> Job<'s> {
                 session.services.address(session, *service, &self.cancel).map_err(|e| self.of_service(e))?;
             running.services.insert(*service, address);
         }
-        let places = if command::is_command(node) {
-            command::places(session, node, scratch)
-        } else {
-            node.outputs.iter().enumerate().map(|(index, output)| scratch.plain(index, output)).collect()
-        };
-        let places = places.map_err(Failure::from)?;
+        let places = self.places(scratch).map_err(Failure::from)?;
         let depfile = Depfile::place(session, node, &places, scratch).map_err(Failure::from)?;
         let known = self.look_at_known(keyed).map_err(Failure::from)?;
         for (output, place) in node.outputs.iter().zip(&places) {
             running.outputs.insert(output.name.clone(), place.path.clone());
         }
         let (begun, begun_ns) = (Instant::now(), clock::now_ns());
+        let mut read = Vec::new();
         let result = if command::is_command(node) {
-            command::run(session, node, &running, &self.cancel, &mut self.log).map(|()| Done::Made)
+            let mut room = Room { places: &places, depfile: depfile.as_ref(), scratch };
+            command::run(session, node, &running, &mut room, &self.cancel, &mut self.log).map(|passed| {
+                read = passed;
+                Done::Made
+            })
         } else {
             self.stage(running, previous)
         };
@@ -443,6 +457,7 @@ impl<'s> Job<'s> {
                         (Err(end), _) => Tried::End(end),
                         (_, Some(Discovery::Changed(path))) => Tried::End(End::Voided(path)),
                         (Ok(found), Some(Discovery::Inputs(keyed))) => {
+                            confine::check_discovered(session, &read, &keyed)?;
                             Tried::Made(found, Some(keyed), seconds)
                         }
                         (Ok(found), None) => Tried::Made(found, None, seconds),
@@ -477,7 +492,15 @@ impl<'s> Job<'s> {
         Ok(Err(End::Voided(path)))
     }
 
-    fn stage(
+    /// Where its outputs go.
+    pub(super) fn places(&self, scratch: &mut Scratch<'_>) -> crate::Result<Vec<Made>> {
+        if command::is_command(self.node) {
+            return command::places(self.session, self.node, scratch);
+        }
+        self.node.outputs.iter().enumerate().map(|(index, output)| scratch.plain(index, output)).collect()
+    }
+
+    pub(super) fn stage(
         &mut self,
         running: Running,
         previous: Option<&ResultRecord>,

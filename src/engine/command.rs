@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use super::attempt::Failure;
 use super::collect::Made;
+use super::confine;
+use super::discover::Depfile;
 use super::fill::Running;
 use super::log_file::LogFile;
 use super::scratch::Scratch;
@@ -12,12 +14,11 @@ use super::services::plain;
 use super::session::Session;
 use crate::api::CancelToken;
 use crate::error::{Error, Kind, Result};
-use crate::exec::{CommandJob, Exit, run_command};
-use crate::graph::{Late, Node, NodeAction, Text};
+use crate::exec::{self, CommandJob, Exit, Offence, run_command};
+use crate::graph::{Late, Node, NodeAction, Output, Text};
 
-/// Decides where each output of a command goes: to scratch if the command asks for `${outputs.N}` or its standard output is taken,
-/// else to the declared place.
-pub(super) fn places(session: &Session, node: &Node, scratch: &mut Scratch<'_>) -> Result<Vec<Made>> {
+/// Names of the outputs whose scratch path a command asks for.
+fn asked(node: &Node) -> HashSet<String> {
     let mut asked: HashSet<String> = HashSet::new();
     let mut note = |late: &Late| {
         if let Late::Output(name) = late {
@@ -26,6 +27,22 @@ pub(super) fn places(session: &Session, node: &Node, scratch: &mut Scratch<'_>) 
     };
     node.action.for_each_late(&mut note);
     node.env.values().for_each(|value| value.for_each_late(&mut note));
+    asked
+}
+
+/// Whether a command makes an output in its declared place.
+pub(super) fn makes_in_place(node: &Node) -> bool {
+    let asked = asked(node);
+    let stdout = node.action.io().and_then(|io| io.stdout.as_ref());
+    let elsewhere =
+        |output: &Output| asked.contains(&output.name) || output.append || stdout == Some(&output.name);
+    is_command(node) && !node.outputs.iter().all(elsewhere)
+}
+
+/// Decides where each output of a command goes: to scratch if the command asks for `${outputs.N}` or its standard output is taken,
+/// else to the declared place.
+pub(super) fn places(session: &Session, node: &Node, scratch: &mut Scratch<'_>) -> Result<Vec<Made>> {
+    let asked = asked(node);
     let stdout = node.action.io().and_then(|io| io.stdout.as_ref());
     let mut made = Vec::with_capacity(node.outputs.len());
     for (index, output) in node.outputs.iter().enumerate() {
@@ -55,14 +72,25 @@ fn names(depfile: Option<&Text>, output: &str) -> bool {
     found
 }
 
-/// Runs the command to its end.
+/// Where an attempt of a command is at home.
+pub(super) struct Room<'a, 's> {
+    /// Where its outputs go.
+    pub(super) places: &'a [Made],
+    /// Where it says what it read.
+    pub(super) depfile: Option<&'a Depfile>,
+    /// Where it may write besides.
+    pub(super) scratch: &'a mut Scratch<'s>,
+}
+
+/// Runs the command to its end. With `--strict` and a depfile: what it read undeclared, for the depfile to name.
 pub(super) fn run(
     session: &Session,
     node: &Node,
     running: &Running,
+    room: &mut Room<'_, '_>,
     cancel: &CancelToken,
     log: &mut LogFile<'_>,
-) -> std::result::Result<(), Failure> {
+) -> std::result::Result<Vec<Offence>, Failure> {
     let argv = running.argv(&node.action).map_err(Failure::new)?;
     let io = node.action.io().cloned().unwrap_or_default();
     let root = &session.project.root;
@@ -73,7 +101,10 @@ pub(super) fn run(
         .and_then(|name| running.inputs.get(name)?.first().map(|file| root.join(&file.path)));
     let stdout = io.stdout.as_ref().and_then(|name| running.outputs.get(name).cloned());
     let mut env = environment(session, node, running).map_err(Failure::new)?;
-    let argv = share_jobs(session, node, &mut env, argv);
+    let mut argv = share_jobs(session, node, &mut env, argv);
+    if session.options.strict {
+        argv = confine(session, node, running, room, &mut env, argv).map_err(Failure::from)?;
+    }
     let guard = session.guard().map_err(Failure::from)?;
     let mut lines = |line: &str| log.line(line);
     let job = CommandJob {
@@ -93,8 +124,16 @@ pub(super) fn run(
         hints: error.hints.clone(),
         ..Failure::new(error.message.clone())
     })?;
+    let mut passed = Vec::new();
+    if session.options.strict && exit != Exit::Cancelled {
+        let mut told = exec::told(&room.scratch.directory()?)?;
+        passed = told.offences.extract_if(.., |offence| offence.passed).collect();
+        if let Some(failure) = confine::failure(told, &exit.to_string()) {
+            return Err(failure);
+        }
+    }
     match exit {
-        Exit::Ok => Ok(()),
+        Exit::Ok => Ok(passed),
         Exit::Code(code) => Err(Failure::retryable(format!("exit status {code}"))),
         Exit::Signal(_, name) => Err(Failure::retryable(format!("killed by {name}"))),
         Exit::TimedOut(limit) => {
@@ -102,6 +141,26 @@ pub(super) fn run(
         }
         Exit::Cancelled => Err(Failure { cancelled: true, ..Failure::new("cancelled") }),
     }
+}
+
+/// Replaces a command by one that runs it behind the wall of what it declares, with a private directory for temporary files.
+fn confine(
+    session: &Session,
+    node: &Node,
+    running: &Running,
+    room: &mut Room<'_, '_>,
+    env: &mut Vec<(String, String)>,
+    argv: Vec<String>,
+) -> Result<Vec<String>> {
+    let attempt = room.scratch.directory()?;
+    let temporary = confine::temporary(&attempt);
+    std::fs::create_dir_all(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
+    if !node.env.contains_key("TMPDIR") {
+        env.retain(|(name, _)| name != "TMPDIR");
+        env.push(("TMPDIR".to_owned(), temporary.to_string_lossy().into_owned()));
+    }
+    let rules = confine::rules(session, node, running, room, env)?;
+    exec::confined(&session.program, &attempt, rules, argv)
 }
 
 fn environment(

@@ -69,6 +69,11 @@ impl Depfile {
         }
         Ok(Some(Self { path, shown: declared.fill(&Identity).unwrap_or_default(), remove }))
     }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// What was at the paths of known lists before an attempt.

@@ -224,6 +224,7 @@ pub(super) fn check_patterns(
         ("--force", "node", forced),
         ("--remeasure", "sample", options.remeasure.as_ref()),
         ("--adopt", "node that has a result to keep", options.adopt.as_ref()),
+        ("--check-determinism", "node", options.check_determinism.as_ref()),
     ];
     for (option, what, pattern) in given {
         let Some(pattern) = pattern else { continue };
@@ -231,7 +232,7 @@ pub(super) fn check_patterns(
         for ix in &selection.nodes {
             let node = &project.graph.nodes[*ix];
             let fit = match option {
-                "--force" => true,
+                "--force" | "--check-determinism" => true,
                 "--adopt" => adoptable(node),
                 _ => node.policy == Policy::Sample,
             };
@@ -247,7 +248,7 @@ pub(super) fn check_patterns(
 }
 
 /// Whether a pattern of the command line means this node: its id, its step, or a pattern of either.
-fn means(text: &str, node: &Node) -> Result<bool> {
+pub(super) fn means(text: &str, node: &Node) -> Result<bool> {
     let matcher = matcher(text)?;
     Ok(node.id == *text || node.step == *text || matcher.is_match(&node.id) || matcher.is_match(&node.step))
 }

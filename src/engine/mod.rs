@@ -18,6 +18,8 @@ mod collect;
 mod compiled;
 mod command;
 mod commit;
+mod confine;
+mod determinism;
 mod discover;
 mod evaluate;
 mod facts;

@@ -38,6 +38,10 @@ pub struct RunOptions {
     pub note_seen: bool,
     /// Do not wait for another run of this workspace.
     pub no_wait: bool,
+    /// Confine commands to what they declare.
+    pub strict: bool,
+    /// Run these nodes twice more, and compare what they make.
+    pub check_determinism: Option<String>,
     /// Where a certificate goes if there was nothing to do, and files besides the workflow's that decided what to run.
     pub certificate: Option<(PathBuf, Vec<PathBuf>)>,
 }
@@ -58,6 +62,8 @@ impl Default for RunOptions {
             jobserver: None,
             note_seen: false,
             no_wait: false,
+            strict: false,
+            check_determinism: None,
             certificate: None,
         }
     }

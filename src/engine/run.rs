@@ -17,7 +17,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use super::attempt::{Given, Performed, Task};
-use super::evaluate::paths;
+use super::determinism::{self, Subject};
+use super::evaluate::{Keyed, paths};
 use super::facts::{FactFinder, Outputs};
 use super::options::{Restore, RunOptions, RunSummary};
 use super::pool::Pool;
@@ -32,8 +33,8 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{EVENT_VERSION, Event};
 use crate::graph::{Item, Node, NodeIx, Selection};
 use crate::model::Artifact;
-use demand::{capacity, priorities};
-pub(super) use demand::{check_demands, expected};
+use demand::priorities;
+pub(super) use demand::{capacity, check_demands, demand, expected};
 pub(super) use frozen::would_run;
 use hands::{Hands, Message};
 use quiet::Quiet;
@@ -116,7 +117,13 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
         if failure.is_none() {
             coordinator.certify();
         }
-        (failure, coordinator.quiet.broken)
+        let incomplete = coordinator.quiet.broken;
+        let subjects = coordinator.subjects();
+        drop(coordinator);
+        if subjects.is_empty() || session.stopping() {
+            return (failure, incomplete);
+        }
+        (failure.or(determinism::check(session, &finder, subjects)), incomplete)
     });
     Ok(RunSummary {
         run: session.run.clone(),
@@ -202,7 +209,13 @@ impl<'s> Coordinator<'s> {
                 service_users[*service] += 1;
             }
         }
-        let wanted = wanted(&session.project, &session.options, &selection);
+        let mut wanted = wanted(&session.project, &session.options, &selection);
+        // what is compared runs again, and needs what it takes
+        for ix in determinism::subjects(session, &selection) {
+            if determinism::exempt(&graph.nodes[ix]).is_none() {
+                wanted.extend(&graph.nodes[ix].producers);
+            }
+        }
         let mut scheduler = Scheduler::new(capacity);
         let evaluable = graph
             .order
@@ -385,6 +398,23 @@ impl<'s> Coordinator<'s> {
             return Fed::new();
         }
         node.feeders().filter_map(|feeder| Some((feeder, self.slots[feeder].artifacts.clone()?))).collect()
+    }
+
+    /// What is known of the nodes that are to be compared.
+    fn subjects(&self) -> Vec<Subject> {
+        let project = &self.session.project;
+        let known = |ix: NodeIx| {
+            let node = self.node(ix);
+            let facts = self.finder.facts(project, node, &self.slots).ok();
+            Subject {
+                ix,
+                outcome: self.slots[ix].outcome,
+                keyed: facts.map(|facts| Keyed::new(project, node, facts)),
+                given: Given { inputs: self.present_items(ix), fed: self.fed(ix) },
+                artifacts: self.slots[ix].artifacts.clone().unwrap_or_default(),
+            }
+        };
+        determinism::subjects(self.session, &self.selection).into_iter().map(known).collect()
     }
 
     /// Items of each input that are there.

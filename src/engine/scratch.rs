@@ -86,11 +86,17 @@ impl<'s> Scratch<'s> {
         Ok(())
     }
 
-    /// The attempt made nothing: what it set aside comes back.
-    pub(super) fn undo(mut self) -> Result<()> {
+    /// What was set aside comes back. What the attempt made there is gone, unless it was taken out.
+    pub(super) fn put_back(&mut self) -> Result<()> {
         for open in std::mem::take(&mut self.open) {
             self.session.asides.put_back(&self.session.project, open)?;
         }
+        Ok(())
+    }
+
+    /// The attempt made nothing: what it set aside comes back.
+    pub(super) fn undo(mut self) -> Result<()> {
+        self.put_back()?;
         for file in &self.files {
             let _ = fs::remove_file(file);
         }

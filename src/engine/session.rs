@@ -12,7 +12,7 @@ use crate::api::CancelToken;
 use crate::base::clock;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
-use crate::exec::{Guard, JobPool, Masker};
+use crate::exec::{Guard, JobPool, Masker, strict_supported};
 use crate::graph::{Graph, Node, NodeAction, NodeIx, Selection, ServiceAction, ServiceNode};
 use crate::model::Jobserver;
 
@@ -89,6 +89,9 @@ impl Session {
         interrupts: Interrupts,
     ) -> Result<Self> {
         // what is asked wrongly is no run: it leaves no record
+        if options.strict {
+            strict_supported()?;
+        }
         let selection = project.select(&options.targets)?;
         // those of a compiled plan were checked when it was made
         if project.known.is_none() {
@@ -154,6 +157,10 @@ impl Session {
                 report.reason.iter_mut().chain(&mut report.error).for_each(mask);
                 report.hints.iter_mut().chain(&mut report.tail).for_each(mask);
                 report.record.values_mut().for_each(|value| self.mask_json(value));
+            }
+            Event::DeterminismChecked(report) => {
+                report.reason.iter_mut().for_each(mask);
+                report.differences.iter_mut().flat_map(|found| &mut found.lines).for_each(mask);
             }
             Event::RunStarted { .. }
             | Event::Planned { .. }

@@ -60,6 +60,11 @@ impl JobPool {
         }))
     }
 
+    /// The pipe's name: whoever takes tokens opens it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Jobs at once, the one that needs no token included; `None` if the pool does not say.
     pub fn slots(&self) -> Option<u32> {
         self.slots

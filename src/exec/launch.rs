@@ -125,7 +125,7 @@ impl Launch<'_> {
     }
 
     /// The file a program's name means: as a path from the working directory, or found in the command's own `PATH`.
-    fn resolve(&self, program: &str) -> Result<PathBuf, LaunchError> {
+    pub(super) fn resolve(&self, program: &str) -> Result<PathBuf, LaunchError> {
         if program.contains('/') {
             let path = self.cwd.join(program);
             return match path.metadata() {
@@ -170,7 +170,7 @@ impl Launch<'_> {
         Err(error)
     }
 
-    fn explain(&self, program: &str, resolved: &Path, error: &std::io::Error) -> LaunchError {
+    pub(super) fn explain(&self, program: &str, resolved: &Path, error: &std::io::Error) -> LaunchError {
         use nix::errno::Errno;
         let failed =
             LaunchError::new(format!("failed to start '{program}' ({}): {error}", resolved.display()));

@@ -13,6 +13,7 @@ mod port;
 mod probe;
 mod service;
 mod service_log;
+mod strict;
 
 pub use command::{CommandJob, Exit, run_command};
 pub use depfile::{DepfileFault, parse_depfile};
@@ -21,3 +22,4 @@ pub use jobserver::{JobPool, style_of_make};
 pub use launch::LaunchError;
 pub use mask::{MaskStream, Masker};
 pub use service::{ArgvForPort, EnvForPort, RunningService, ServiceFailure, ServiceSpec, Stopped};
+pub use strict::{Offence, Rules, Told, confined, strict_main, strict_supported, told};

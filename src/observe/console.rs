@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::printer::lock;
 use super::{Observer, Printer, lines};
-use crate::event::{Event, NodeReport, Stamped};
+use crate::event::{Determinism, Event, NodeReport, Stamped};
 use crate::model::Outcome;
 
 /// How much is said.
@@ -165,6 +165,10 @@ impl Observer for Console {
                 self.finished(report);
             }
             Event::AllFresh { nodes } => *state.counts.entry(Outcome::Fresh).or_default() += nodes,
+            Event::DeterminismChecked(report) => {
+                let bad = matches!(report.verdict, Determinism::Differs | Determinism::Failed);
+                self.say(bad || self.node_lines, || lines::determinism(report));
+            }
             Event::ServiceStarting { service } => {
                 self.say(self.verbose(), || lines::kind("starting", dim, &format!("service {service}")));
             }

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use anstream::adapter::strip_str;
 use anstyle::{AnsiColor, Style};
 
-use crate::event::NodeReport;
+use crate::event::{Determinism, DeterminismReport, NodeReport};
 use crate::model::Outcome;
 
 /// Width of the first column: the longest usual outcome.
@@ -95,6 +95,42 @@ pub(super) fn failure(report: &NodeReport) -> String {
     }
     for hint in &report.hints {
         out.push_str(&format!("\n    {} {hint}", paint(AnsiColor::Cyan.on_default(), "help:")));
+    }
+    out
+}
+
+/// What two runs of a node showed: each output that differs, where, how it looks, and what to do.
+pub(super) fn determinism(report: &DeterminismReport) -> String {
+    let style = match report.verdict {
+        Determinism::Same => AnsiColor::Green.on_default(),
+        Determinism::Skipped => AnsiColor::Yellow.on_default(),
+        Determinism::Differs | Determinism::Failed => AnsiColor::Red.on_default().bold(),
+    };
+    let mut parts = vec![report.id.clone()];
+    parts.extend(report.seconds.iter().map(|time| seconds(*time)));
+    let mut reason = report.reason.as_deref().unwrap_or_default().lines();
+    parts.extend(reason.next().map(|line| strip_str(line).to_string()));
+    let mut out = kind(report.verdict.as_str(), style, &parts.join("  "));
+    for line in reason {
+        out.push_str(&format!("\n    {}", strip_str(line)));
+    }
+    for found in &report.differences {
+        out.push_str(&format!("\n    output '{}' ({}", found.output, found.path));
+        out.extend(found.file.iter().map(|file| format!("/{file}")));
+        out.push_str(&format!("): {}", found.what));
+        out.extend(found.offset.map(|offset| format!(" from byte {offset}")));
+        out.extend(found.line.map(|line| format!(", line {line}")));
+        if found.files > 1 {
+            out.push_str(&format!("; {} files differ", found.files));
+        }
+        let texts = found.lines.iter().map(Some).chain(std::iter::repeat(None));
+        for (digest, text) in [&found.first, &found.second].into_iter().flatten().zip(texts) {
+            let text = text.map(|text| format!("  {}", strip_str(text).to_string().escape_debug()));
+            out.push_str(&format!("\n    {} {digest}{}", dim("|"), text.unwrap_or_default()));
+        }
+        for hint in &found.hints {
+            out.push_str(&format!("\n    {} {hint}", paint(AnsiColor::Cyan.on_default(), "help:")));
+        }
     }
     out
 }
@@ -210,6 +246,35 @@ mod tests {
              log: cache/runs/r/fetch.log\n    help: check the URL"
         );
         assert!(!failure(&failed).contains("\u{1b}[31mlast"), "a log's own colours stay out");
+    }
+
+    #[test]
+    fn two_runs_that_differ_show_where_and_how() {
+        let difference = crate::event::OutputDifference {
+            output: "o".into(),
+            path: "out".into(),
+            file: Some("a/b.txt".into()),
+            what: "content".into(),
+            offset: Some(7),
+            line: Some(2),
+            first: Some("b3:01".into()),
+            second: Some("b3:02".into()),
+            lines: vec!["x\t1".into(), "x\t2".into()],
+            files: 3,
+            hints: vec!["seed it".into()],
+        };
+        let report = DeterminismReport {
+            id: "s".into(),
+            verdict: Determinism::Differs,
+            reason: None,
+            seconds: vec![0.5, 0.25],
+            differences: vec![difference],
+        };
+        assert_eq!(
+            plain(&determinism(&report)),
+            "differs   s  0.50s  0.25s\n    output 'o' (out/a/b.txt): content from byte 7, line 2; 3 files differ\n    \
+             | b3:01  x\\t1\n    | b3:02  x\\t2\n    help: seed it"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Observer;
 use super::printer::lock;
 use super::timeline::Timeline;
-use crate::event::{Event, NodeReport, Stamped};
+use crate::event::{Determinism, DeterminismReport, Event, NodeReport, Stamped};
 use crate::model::Outcome;
 use crate::{Error, Result};
 
@@ -43,6 +43,8 @@ pub struct Record {
     pub unlisted_fresh: usize,
     /// Nodes started and not finished, with the stamp of their start.
     pub running: IndexMap<String, f64>,
+    /// What `--check-determinism` found, in the order in which it was found.
+    pub determinism: Vec<DeterminismReport>,
     /// Service instances in the order in which they were started.
     pub services: Vec<ServiceRecord>,
     /// Notes in order.
@@ -141,6 +143,7 @@ impl Record {
                 self.nodes.insert(report.id.clone(), report.clone());
             }
             Event::AllFresh { nodes } => self.unlisted_fresh += nodes,
+            Event::DeterminismChecked(report) => self.determinism.push(report.clone()),
             Event::ServiceStarting { service } => {
                 self.services.push(ServiceRecord { id: service.clone(), ..Default::default() });
             }
@@ -206,7 +209,7 @@ impl Record {
             self.counts().into_iter().map(|(outcome, n)| (outcome.as_str().to_owned(), n.into())).collect();
         let nodes: Vec<Value> =
             self.sorted().into_iter().filter(|node| all || node.worth_a_line()).map(node_json).collect();
-        json!({
+        let mut summary = json!({
             "run": self.id,
             "workflow": self.workflow,
             "outcome": self.outcome(),
@@ -214,7 +217,23 @@ impl Record {
             "counts": counts,
             "seconds": millis(self.seconds),
             "nodes": nodes,
-        })
+        });
+        if !self.determinism.is_empty() {
+            summary["determinism"] = self.determinism_json();
+        }
+        summary
+    }
+
+    /// The reports of `--check-determinism` by node id, and how many there are of each verdict.
+    fn determinism_json(&self) -> Value {
+        let mut counts = Map::new();
+        for verdict in [Determinism::Same, Determinism::Differs, Determinism::Failed, Determinism::Skipped] {
+            let n = self.determinism.iter().filter(|report| report.verdict == verdict).count();
+            counts.insert(verdict.as_str().to_owned(), n.into());
+        }
+        let mut reports: Vec<&DeterminismReport> = self.determinism.iter().collect();
+        reports.sort_by(|a, b| a.id.cmp(&b.id));
+        json!({ "counts": counts, "nodes": reports })
     }
 }
 

@@ -19,16 +19,12 @@ pub(super) struct LaterOptions {
     devices: Option<OsString>,
     #[arg(long, hide = true, value_name = "FILE")]
     hardware: Option<OsString>,
-    #[arg(long, hide = true)]
-    strict: bool,
     #[arg(long, hide = true, value_name = "URL")]
     cache_from: Option<OsString>,
     #[arg(long, hide = true, value_name = "URL")]
     cache_to: Option<OsString>,
     #[arg(long, hide = true, value_name = "I/N")]
     part: Option<OsString>,
-    #[arg(long, hide = true)]
-    check_determinism: bool,
 }
 
 /// Arguments of a command that is planned: anything.
@@ -45,11 +41,9 @@ impl LaterOptions {
         [
             (self.devices.is_some(), "--devices"),
             (self.hardware.is_some(), "--hardware"),
-            (self.strict, "--strict"),
             (self.cache_from.is_some(), "--cache-from"),
             (self.cache_to.is_some(), "--cache-to"),
             (self.part.is_some(), "--part"),
-            (self.check_determinism, "--check-determinism"),
         ]
         .into_iter()
         .find_map(|(set, name)| set.then_some(name))

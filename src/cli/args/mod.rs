@@ -18,7 +18,9 @@ pub use cache::{CacheArgs, CacheWhat, GcArgs};
 pub use later::LaterArgs;
 pub use log::{LogArgs, LogWhat};
 pub use look::{CompletionsArgs, GraphArgs, GraphFormat, KeyArgs, LsArgs, NodeArgs, StagesArgs, WhyArgs};
-pub use run::{CleanArgs, ExecArgs, GuardArgs, PlanArgs, Progress, RunArgs, SimArgs, UpArgs, WatchArgs};
+pub use run::{
+    CleanArgs, ExecArgs, GuardArgs, PlanArgs, Progress, RunArgs, SimArgs, StrictArgs, UpArgs, WatchArgs,
+};
 pub use select::{FileArgs, Restore, SelectArgs};
 
 use crate::Result;
@@ -147,6 +149,9 @@ pub enum Command {
     /// Ends what a dead run left behind.
     #[command(name = "__guard", hide = true)]
     Guard(GuardArgs),
+    /// Runs a confined command.
+    #[command(name = "__strict", hide = true)]
+    Strict(StrictArgs),
     /// A built-in simulator, as a process of its own.
     #[command(name = "__sim", hide = true)]
     Sim(SimArgs),

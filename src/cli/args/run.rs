@@ -37,6 +37,12 @@ pub struct RunArgs {
     /// Do not wait for another run of this workspace: exit 4.
     #[arg(long)]
     pub no_wait: bool,
+    /// Confine each command that runs to its declared inputs and outputs and the system's files (Landlock).
+    #[arg(long)]
+    pub strict: bool,
+    /// Afterwards run nodes that match PATTERN twice more and compare what they make, byte by byte; results stay as they are.
+    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["frozen", "dry_run"])]
+    pub check_determinism: Option<String>,
     /// Print one JSON object on standard output at the end.
     #[arg(long)]
     pub json: bool,
@@ -186,4 +192,14 @@ pub struct SimArgs {
     pub name: String,
     /// Its parameters as JSON.
     pub with: String,
+}
+
+/// `flow __strict`
+#[derive(Args, Clone, Debug)]
+pub struct StrictArgs {
+    /// What to run, and what it may touch.
+    pub spec: PathBuf,
+    /// Become the program instead of following it.
+    #[arg(long)]
+    pub inner: bool,
 }

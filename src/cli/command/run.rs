@@ -45,6 +45,8 @@ pub(super) fn run_options(app: &App, args: &RunArgs) -> RunOptions {
     let mut options = options(&args.select);
     options.keep_going = args.keep_going;
     options.frozen = args.frozen;
+    options.strict = args.strict;
+    options.check_determinism = args.check_determinism.clone();
     match JobPool::inherited(std::env::var_os("MAKEFLAGS").as_deref()) {
         None => {}
         Some(Ok(pool)) => {
@@ -179,6 +181,8 @@ fn certificate(app: &App, args: &RunArgs, options: &RunOptions) -> Option<PathBu
         && options.remeasure.is_none()
         && options.adopt.is_none()
         && !options.no_cache
+        && !options.strict
+        && options.check_determinism.is_none()
         && !app.embedded()
         && !app.cli.global.verbose;
     if !plain {

@@ -13,28 +13,29 @@ use crate::graph::{Node, NodeAction, NodeIx, Selection};
 impl Coordinator<'_> {
     pub(super) fn push(&mut self, ix: NodeIx) {
         let node = self.node(ix);
-        let waits = match (&self.tasks.get(&ix), &node.action) {
-            (Some(Task::Restore { .. } | Task::Adopt { .. }), _) => false,
-            (_, NodeAction::Stage { cpu, .. }) => !cpu,
-            _ => false,
-        };
         let demand = match self.tasks.get(&ix) {
             Some(Task::Restore { .. } | Task::Adopt { .. }) => Demand { cpu: 1, ..Demand::default() },
-            _ => Demand {
-                cpu: if waits { 0 } else { node.resources.cpu.max(1) },
-                waits,
-                mem: node.resources.mem,
-                pools: node.resources.pools.clone(),
-                exclusive: node.resources.exclusive.clone(),
-                ..Demand::default()
-            },
+            _ => demand(node),
         };
         self.queued(ix);
         self.scheduler.push(ix, demand, self.priority[ix]);
     }
 }
 
-pub(super) fn capacity(project: &Project, options: &RunOptions) -> Capacity {
+/// What a node occupies while it runs.
+pub(in crate::engine) fn demand(node: &Node) -> Demand {
+    let waits = matches!(&node.action, NodeAction::Stage { cpu, .. } if !cpu);
+    Demand {
+        cpu: if waits { 0 } else { node.resources.cpu.max(1) },
+        waits,
+        mem: node.resources.mem,
+        pools: node.resources.pools.clone(),
+        exclusive: node.resources.exclusive.clone(),
+        ..Demand::default()
+    }
+}
+
+pub(in crate::engine) fn capacity(project: &Project, options: &RunOptions) -> Capacity {
     let pools = &project.graph.resources.pools;
     Capacity {
         cpu: options.jobs.max(1) as u32,

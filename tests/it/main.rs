@@ -4,6 +4,7 @@
 mod support;
 
 mod adopt;
+mod changed_files;
 mod cli;
 mod compare;
 mod concurrency;

@@ -53,6 +53,7 @@ impl World {
 
     /// A run that did not end by itself: no file is half, and what it said to be done is done.
     fn broken_off(&mut self, expected: &Expected, request: &Request, ended: &Ended) -> Result<(), String> {
+        crate::BROKEN_OFF.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let said = || format!("\nstderr:\n{}", ended.stderr);
         events::check(&expected.graph, &ended.events, request.jobs, false).map_err(|e| e + &said())?;
         let ran = events::ran(&ended.events);

@@ -283,7 +283,7 @@ impl World {
         match edit {
             Edit::Salt if count > 0 => {
                 let step = &mut self.workflow.steps[rng.usize(..count)];
-                step.salt = rng.u32(..4);
+                step.salt = rng.u32(..8);
                 let line = format!("salt of {}: {}", step.id, step.salt);
                 self.tell(line);
             }
@@ -450,10 +450,10 @@ impl World {
         self.unsure.clear();
     }
 
-    /// A path for another workspace.
-    pub fn new_root(&self) -> PathBuf {
-        let parent = self.root.parent().unwrap();
-        (0..).map(|n| parent.join(format!("ws{n}"))).find(|path| !path.exists()).unwrap()
+    /// A path for another workspace, which none has had: the cache knows by its path what a workspace had published.
+    pub fn new_root(&mut self) -> PathBuf {
+        self.roots += 1;
+        self.root.parent().unwrap().join(format!("ws{}", self.roots))
     }
 }
 

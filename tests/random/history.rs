@@ -92,6 +92,10 @@ impl History {
                 90..=95 => What::Two,
                 _ => What::Twin,
             };
+            if matches!(run, What::Break | What::Meanwhile) {
+                // there is something to do, then
+                whats.extend([What::Edit(Edit::Salt), What::Edit(Edit::Salt)]);
+            }
             whats.push(run);
             if matches!(run, What::Meanwhile) {
                 // the next one sees all of it
@@ -172,7 +176,7 @@ impl World {
                 let request = if chance(rng, 20) { self.targets(rng, request) } else { request };
                 let after = Duration::from_micros(rng.u64(..self.pace.as_micros() as u64 * 5 / 4));
                 let how = match rng.u32(..10) {
-                    0..=5 => Break::At(format!("{}:{}", pick(rng, &POINTS), rng.u8(1..5))),
+                    0..=5 => Break::At(format!("{}:{}", pick(rng, &POINTS), rng.u8(1..4))),
                     6..=7 => Break::Killed(after),
                     _ => Break::Interrupted(after),
                 };

@@ -1,6 +1,7 @@
 //! Random workflows, edits, failures and kills against a reference that builds everything anew in memory.
 //!
-//! `FLOW_HISTORIES=N` runs N histories, `FLOW_SEED=S` replays one; a failing one is made smaller, and its workspace is kept.
+//! `FLOW_HISTORIES=N` runs N histories (from `FLOW_FIRST_SEED`, else from anywhere), `FLOW_SEED=S` replays one; a failing one is made
+//! smaller, and its workspace is kept. `FLOW_JOBS` histories at once (2); `FLOW_BINARY`: another build of flow.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, reason = "all of it is test code")]
 
 mod breaks;
@@ -20,6 +21,11 @@ mod shrink;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Runs that ended and were compared in all they did, nodes of them that ran, and runs that a kill or a signal broke off.
+static COMPARED: AtomicU64 = AtomicU64::new(0);
+static NODES_RAN: AtomicU64 = AtomicU64::new(0);
+static BROKEN_OFF: AtomicU64 = AtomicU64::new(0);
 
 /// Histories that a plain `cargo test` runs: few, and always the same, so that a red build is red again.
 const SEEDS: std::ops::Range<u64> = 1..6;
@@ -64,6 +70,12 @@ fn histories_are_equal_to_the_reference() {
     });
     let failed = failed.into_inner().unwrap();
     eprintln!("{} of {} histories were equal to the reference", seeds.len() - failed.len(), seeds.len());
+    let counts = [&COMPARED, &NODES_RAN, &BROKEN_OFF].map(|count| count.load(Ordering::Relaxed));
+    eprintln!("{} runs compared, {} nodes ran in them; {} runs broken off", counts[0], counts[1], counts[2]);
+    assert!(
+        failed.len() == seeds.len() || counts.iter().all(|count| *count > 0),
+        "nothing was tried: {counts:?}"
+    );
     if let Some(seed) = failed.first() {
         eprintln!("failed: {failed:?}");
         shrink::replay(*seed);

@@ -28,7 +28,9 @@ pub fn start(root: &Path, talk: &Path, name: &str, args: &[String], failpoint: O
     let file = |end: &str| talk.join(format!("{name}.{end}"));
     let (out, err, events) = (file("out"), file("err"), file("events"));
     let _ = std::fs::remove_file(&events);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
+    // another build of the same program, if one is named
+    let binary = std::env::var_os("FLOW_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_flow").into());
+    let mut command = Command::new(binary);
     command.args(args).current_dir(root).env_clear().stdin(Stdio::null());
     if args[0] == "run" {
         command.arg("--events").arg(&events);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -36,6 +37,8 @@ pub struct World {
     pub told: Vec<String>,
     /// How long the last run took.
     pub pace: Duration,
+    /// How many workspaces there were after the first.
+    pub roots: usize,
     talk: PathBuf,
     calls: usize,
 }
@@ -97,6 +100,7 @@ impl World {
             past: BTreeMap::new(),
             told: Vec::new(),
             pace: Duration::from_millis(200),
+            roots: 0,
             talk,
             calls: 0,
         }
@@ -208,6 +212,9 @@ impl World {
         self.judge(expected, request, ended, &outcomes).map_err(|e| e + &said())?;
         self.compare_disk(expected, &outcomes, &Disk::read(&self.root)).map_err(|e| e + &said())?;
         self.note(expected, request, &outcomes);
+        crate::COMPARED.fetch_add(1, Ordering::Relaxed);
+        let ran = outcomes.values().filter(|outcome| *outcome == "ran").count();
+        crate::NODES_RAN.fetch_add(ran as u64, Ordering::Relaxed);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use fastrand::Rng;
 use crate::content::{Disk, Entry};
 use crate::dag::{Kind, Origin};
 use crate::generate::{self, SOURCES, TEMPLATE, VALUES, chance, pick};
+use crate::graph::{Graph, Item};
 use crate::world::{World, ensure};
 
 /// A kind of edit.
@@ -155,6 +156,11 @@ impl World {
             .collect();
         // deleted ones come back by being written
         paths.extend(SOURCES.iter().map(|path| (*path).to_owned()).filter(|path| !disk.0.contains_key(path)));
+        // mostly one that decides something
+        let used = self.used_sources(&disk);
+        if chance(rng, 75) && paths.iter().any(|path| used.contains(path)) {
+            paths.retain(|path| used.contains(path));
+        }
         let path = pick(rng, &paths).clone();
         let place = self.root.join(&path);
         let Ok(old) = fs::read(&place) else {
@@ -205,6 +211,20 @@ impl World {
                 self.write(&path, text.as_bytes());
             }
         }
+    }
+
+    /// Sources that some node takes.
+    fn used_sources(&self, disk: &Disk) -> Vec<String> {
+        let graph = Graph::expand(&self.workflow, self.n(), disk, &self.published);
+        let items = graph.nodes.iter().flat_map(|node| &node.inputs).flat_map(|(_, _, items)| items);
+        let paths = items.filter_map(|item| match item {
+            Item::Source(path) => Some(path.clone()),
+            _ => None,
+        });
+        let below = |path: &String| {
+            disk.0.keys().filter(move |other| other.starts_with(&format!("{path}/"))).cloned()
+        };
+        paths.collect::<Vec<_>>().iter().flat_map(|path| below(path).chain([path.clone()])).collect()
     }
 
     fn edit_output(&mut self, edit: Edit, rng: &mut Rng) {
@@ -401,7 +421,7 @@ impl World {
                     return Ok(());
                 }
                 let before = Disk::read(&self.root);
-                let graph = crate::graph::Graph::expand(&self.workflow, self.n(), &before, &self.published);
+                let graph = Graph::expand(&self.workflow, self.n(), &before, &self.published);
                 let declared = graph.declared();
                 let mut wanted = before.clone();
                 for path in self.published.iter().filter(|path| !declared.contains(*path)) {

@@ -29,12 +29,13 @@ impl World {
             let fits = |wanted: &[Outcome]| {
                 unsettled || outcomes.iter().flatten().any(|outcome| wanted.contains(outcome))
             };
+            let shared = [&expected.most, &expected.least].iter().any(|plan| plan.otherwise[node].is_some());
             let well = match status {
                 // what stands here may be skipped when something it only comes after fails
                 Some("fresh") => fits(&[Fresh, Skipped]),
                 // a blob that is damaged or lost is found when it is wanted; of equal nodes one runs
                 Some("would_restore") => fits(&[Restored, Ran, Failed, Skipped]),
-                Some("would_run") => fits(&[Ran, Failed, Skipped]) || expected.most.otherwise[node].is_some(),
+                Some("would_run") => fits(&[Ran, Failed, Skipped]) || shared,
                 Some("would_fail") => fits(&[Failed]),
                 // what decides is not made yet
                 Some("may_run") => true,

@@ -274,7 +274,7 @@ impl World {
                 allowed.contains(outcome.as_str()),
                 "{id}: {outcome}, and the reference says {allowed:?}"
             );
-            let shared = most.otherwise[node].is_some();
+            let shared = most.otherwise[node].is_some() || least.otherwise[node].is_some();
             if let Some(key) = most.keys[node].as_deref().filter(|_| shared && outcome == "ran")
                 && let Some(other) = leaders.insert(key, node)
             {

@@ -221,10 +221,10 @@ impl World {
             Item::Source(path) => Some(path.clone()),
             _ => None,
         });
-        let below = |path: &String| {
-            disk.0.keys().filter(move |other| other.starts_with(&format!("{path}/"))).cloned()
-        };
-        paths.collect::<Vec<_>>().iter().flat_map(|path| below(path).chain([path.clone()])).collect()
+        let used: Vec<String> = paths.collect();
+        let is_used =
+            |path: &&String| used.iter().any(|one| *path == one || path.starts_with(&format!("{one}/")));
+        disk.0.keys().filter(is_used).cloned().collect()
     }
 
     fn edit_output(&mut self, edit: Edit, rng: &mut Rng) {

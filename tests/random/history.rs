@@ -84,11 +84,11 @@ impl History {
                 whats.push(What::Edit(edit(&mut rng)));
             }
             let run = match rng.u32(..100) {
-                0..=39 => What::Run,
-                40..=52 => What::Targets,
-                53..=60 => What::Stop,
-                61..=65 => What::Anew,
-                66..=83 => What::Break,
+                0..=30 => What::Run,
+                31..=42 => What::Targets,
+                43..=48 => What::Stop,
+                49..=52 => What::Anew,
+                53..=83 => What::Break,
                 84..=89 => What::Meanwhile,
                 90..=95 => What::Two,
                 _ => What::Twin,

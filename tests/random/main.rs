@@ -73,7 +73,7 @@ fn histories_are_equal_to_the_reference() {
     let counts = [&COMPARED, &NODES_RAN, &BROKEN_OFF].map(|count| count.load(Ordering::Relaxed));
     eprintln!("{} runs compared, {} nodes ran in them; {} runs broken off", counts[0], counts[1], counts[2]);
     assert!(
-        failed.len() == seeds.len() || counts.iter().all(|count| *count > 0),
+        !failed.is_empty() || seeds.len() < 5 || counts.iter().all(|count| *count > 0),
         "nothing was tried: {counts:?}"
     );
     if let Some(seed) = failed.first() {

@@ -31,7 +31,7 @@ impl Store {
                 let mut bytes = Vec::new();
                 let stored = self.objects().open_untouched(digest).ok().flatten();
                 stored
-                    .and_then(|mut stored| restore::intact_bytes(&mut stored, digest, &mut bytes).ok())
+                    .and_then(|mut stored| content::intact_bytes(&mut stored, digest, &mut bytes).ok())
                     .filter(|intact| *intact)
                     .map(|_| bytes)
             }

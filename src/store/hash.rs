@@ -5,12 +5,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::desks::{self, PIECE};
 use crate::base::clock::now_ns;
 use crate::base::digest::Digest;
 use crate::base::files::Stat;
-
-/// Bytes per read of a long file.
-const PIECE: usize = 1 << 20;
 
 /// The content of a file that did not change while it was read.
 pub(super) struct Hashed {
@@ -52,17 +50,30 @@ pub(super) fn hash_file(path: &Path) -> io::Result<Option<Hashed>> {
         let began_ns = now_ns();
         let mut file = File::open(path)?;
         let stat = Stat::from_metadata(&file.metadata()?);
-        let mut hasher = blake3::Hasher::new();
-        let read = pieces(&mut file, stat.size, |piece| {
-            hasher.update(piece);
-            Ok(())
-        })?;
+        let digest = digest_of(&mut file, stat.size)?;
         let after = Stat::from_metadata(&file.metadata()?);
-        if read == stat.size && after == stat {
-            return Ok(Some(Hashed { digest: hasher.into(), stat, began_ns }));
+        if let Some(digest) = digest.filter(|_| after == stat) {
+            return Ok(Some(Hashed { digest, stat, began_ns }));
         }
     }
     Ok(None)
+}
+
+/// The digest of a file of `size` bytes, of a long one by several threads; `None` if its size is another one.
+fn digest_of(file: &mut File, size: u64) -> io::Result<Option<Digest>> {
+    if size > PIECE as u64 {
+        return match desks::hash(file, size) {
+            Ok(digest) => Ok(Some(digest)),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(e) => Err(e),
+        };
+    }
+    let mut hasher = blake3::Hasher::new();
+    let read = pieces(file, size, |piece| {
+        hasher.update(piece);
+        Ok(())
+    })?;
+    Ok((read == size).then(|| hasher.into()))
 }
 
 #[cfg(test)]

@@ -5,9 +5,12 @@
 //! is noticed by the digest or by the row's absence, and made again.
 
 mod closure;
+mod content;
 mod db;
+mod desks;
 mod discovered;
 mod flight;
+mod frames;
 mod gc;
 mod hash;
 mod holder;
@@ -22,6 +25,7 @@ mod restore;
 pub mod runs;
 mod salvage;
 mod tree;
+mod tree_hash;
 mod verify;
 mod workspace;
 mod writer;

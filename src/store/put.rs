@@ -1,14 +1,13 @@
 //! Content into the store: one read hashes, compresses and stores. Unaware of results and workspaces.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use zstd::stream::write::Encoder;
-
-use super::hash::pieces;
+use super::desks::{self, Desk, PIECE, piece_of, pieces};
 use super::tree::{self, FileContent};
-use super::{Store, pack};
+use super::{Store, frames, pack};
 use crate::base::digest::Digest;
 use crate::base::failpoint;
 use crate::base::files::Stat;
@@ -18,8 +17,9 @@ use crate::{Error, Result};
 /// Content of at most this many bytes lies in the index instead of a file of its own.
 pub(super) const SMALL: usize = 4 << 10;
 
-/// Files of at most this many bytes are read whole, and compressed if the whole gains by it; of a longer one, this much decides.
-const HEAD: usize = 1 << 20;
+/// What is longer than a piece is compressed if this many samples of this many bytes gain by it.
+const SAMPLES: u64 = 16;
+const SAMPLE: usize = 64 << 10;
 
 impl Store {
     /// Stores the content of a regular file (of what a link leads to).
@@ -57,63 +57,114 @@ impl Store {
 
     fn put_content(&self, path: &Path) -> Result<FileContent> {
         let failed = |e| Error::io("store", path, e);
-        let meta = std::fs::metadata(path).map_err(failed)?;
-        if !meta.is_file() {
-            return Err(if meta.is_dir() {
-                Error::environment(format!("{} is a directory where a file was expected", path.display()))
-                    .hint("declare the output with a trailing '/' if it is a directory tree")
-            } else {
-                tree::not_content(path)
-            });
-        }
-        let mut file = File::open(path).map_err(failed)?;
+        let file = open_regular(path)?;
         let stat = Stat::from_metadata(&file.metadata().map_err(failed)?);
-        let mut head = Vec::with_capacity((stat.size as usize + 1).min(HEAD + 1));
-        Read::by_ref(&mut file).take(HEAD as u64 + 1).read_to_end(&mut head).map_err(failed)?;
-        let (digest, size) = if head.len() <= HEAD {
-            (self.put_bytes(&head)?, head.len() as u64)
+        let stored = if stat.size <= PIECE as u64 {
+            self.put_whole(&file, stat.size)?
         } else {
-            self.put_long(&head, &mut file, stat.size).map_err(failed)?
+            self.put_long(&file, stat.size).map_err(failed)?
         };
-        if size != stat.size {
-            return Err(Error::step(format!("{} changed while it was being stored", path.display()))
-                .hint("does a process that the step started still write to it?"));
+        let after = Stat::from_metadata(&file.metadata().map_err(failed)?);
+        match stored {
+            Some(digest) if (after.size, after.mtime_ns) == (stat.size, stat.mtime_ns) => {
+                Ok(FileContent { digest, size: stat.size, exec: stat.executable() })
+            }
+            _ => Err(Error::step(format!("{} changed while it was being stored", path.display()))
+                .hint("does a process that the step started still write to it?")),
         }
-        Ok(FileContent { digest, size, exec: stat.executable() })
     }
 
-    /// Stores a file whose first bytes are `head`, with bounded memory.
-    fn put_long(&self, head: &[u8], rest: &mut File, size: u64) -> io::Result<(Digest, u64)> {
-        let mut reader = head.chain(rest);
-        let mut hasher = blake3::Hasher::new();
-        let mut target = self.objects().unfinished()?;
-        let mut total = 0;
-        if pack::pack(head)?.starts_with(&pack::MAGIC) {
-            let mut encoder = Encoder::new(BufWriter::new(target.as_file_mut()), pack::LEVEL)?;
-            // With another size than announced the frame would be wrong, so what is too long is left out and told by the total.
-            encoder.set_pledged_src_size(Some(size))?;
-            encoder.include_contentsize(true)?;
-            pieces(&mut reader, size, |piece| {
-                hasher.update(piece);
-                total += piece.len() as u64;
-                if total <= size { encoder.write_all(piece) } else { Ok(()) }
-            })?;
-            if total != size {
-                return Ok((hasher.into(), total));
-            }
-            encoder.finish()?.flush()?;
+    /// Stores a file of at most one piece; `None` if it is longer or shorter than `size`.
+    fn put_whole(&self, file: &File, size: u64) -> Result<Option<Digest>> {
+        let mut bytes = Vec::with_capacity(size as usize + 1);
+        file.take(size + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::io("read a file for", self.dir(), e))?;
+        if bytes.len() as u64 == size { self.put_bytes(&bytes).map(Some) } else { Ok(None) }
+    }
+
+    /// Stores a longer file with bounded memory, on several threads; `None` if it is shorter than `size`.
+    fn put_long(&self, file: &File, size: u64) -> io::Result<Option<Digest>> {
+        let target = self.objects().unfinished()?;
+        let stored = if is_worth_packing(file, size)? {
+            write_frames(file, size, target.as_file())
         } else {
-            pieces(&mut reader, size, |piece| {
-                hasher.update(piece);
-                total += piece.len() as u64;
-                target.write_all(piece)
-            })?;
-        }
-        let digest = hasher.into();
+            write_plain(file, size, target.as_file())
+        };
+        let digest = match stored {
+            Ok(digest) => digest,
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(e) => return Err(e),
+        };
         if !self.objects().has_and_use(&digest) {
             self.objects().place(target, &digest)?;
             failpoint::hit("blob_written");
         }
-        Ok((digest, total))
+        Ok(Some(digest))
     }
+}
+
+/// Opens a regular file. What it is is asked first: opening a pipe would wait for a writer.
+fn open_regular(path: &Path) -> Result<File> {
+    let failed = |e| Error::io("store", path, e);
+    let meta = std::fs::metadata(path).map_err(failed)?;
+    if meta.is_file() {
+        return File::open(path).map_err(failed);
+    }
+    Err(if meta.is_dir() {
+        Error::environment(format!("{} is a directory where a file was expected", path.display()))
+            .hint("declare the output with a trailing '/' if it is a directory tree")
+    } else {
+        tree::not_content(path)
+    })
+}
+
+/// Judges by samples from all over the file. What looks like a frame is always packed.
+fn is_worth_packing(file: &File, size: u64) -> io::Result<bool> {
+    let mut sample = vec![0; SAMPLE];
+    let (mut plain, mut packed) = (0, 0);
+    for index in 0..SAMPLES {
+        file.read_exact_at(&mut sample, (size - SAMPLE as u64) / (SAMPLES - 1) * index)?;
+        if index == 0 && sample.starts_with(&pack::MAGIC) {
+            return Ok(true);
+        }
+        plain += SAMPLE;
+        packed += pack::pack(&sample)?.len();
+    }
+    Ok(pack::worth_it(plain, packed))
+}
+
+/// Writes the content as frames and their table.
+fn write_frames(file: &File, size: u64, target: &File) -> io::Result<Digest> {
+    let work = |index, desk: &mut Desk| {
+        let (offset, size) = piece_of(index, size);
+        desk.read(file, offset, size)?;
+        desk.compress()
+    };
+    let turn = |(end, frames): &mut (u64, Vec<u32>), desk: &Desk| {
+        target.write_all_at(&desk.packed, *end)?;
+        *end += desk.packed.len() as u64;
+        frames.push(desk.packed.len() as u32);
+        Ok(())
+    };
+    let (digest, (end, frames)) = desks::in_order(pieces(size), (0, Vec::new()), work, turn)?;
+    target.write_all_at(&frames::table(&frames, PIECE as u32, size), end)?;
+    Ok(digest)
+}
+
+/// Writes the content as it is; where the file system can, as shared blocks, which nobody can change while they are hashed.
+fn write_plain(file: &File, size: u64, target: &File) -> io::Result<Digest> {
+    if rustix::fs::ioctl_ficlone(target, file).is_ok() {
+        return if target.metadata()?.len() == size {
+            desks::hash(target, size)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        };
+    }
+    let work = |index, desk: &mut Desk| {
+        let (offset, size) = piece_of(index, size);
+        desk.read(file, offset, size)?;
+        target.write_all_at(&desk.plain, offset)
+    };
+    desks::in_order(pieces(size), (), work, |(), _| Ok(())).map(|(digest, ())| digest)
 }

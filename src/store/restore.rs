@@ -2,22 +2,19 @@
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::hash::pieces;
+use super::content::{self, Outcome};
 use super::objects::Stored;
 use super::{Store, pack, pool, tree};
 use crate::Error;
 use crate::base::digest::Digest;
 use crate::base::files;
 use crate::model::{Artifact, TreeEntry, TreeEntryKind};
-
-/// Raw blobs of at least this many bytes are copied by the kernel (shared blocks where the file system can) and hashed after it.
-const KERNEL_COPY: u64 = 1 << 20;
 
 /// Why content could not be brought back.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +38,6 @@ impl From<RestoreError> for Error {
                 .hint("run the node that makes it again, or bring the cache back from a copy"),
         }
     }
-}
-
-/// What reading a blob came to.
-enum Outcome {
-    Same,
-    Damaged,
 }
 
 impl Store {
@@ -80,7 +71,7 @@ impl Store {
         }
         let mut stored = self.open_blob(digest)?;
         let mut bytes = Vec::new();
-        let outcome = verified(&mut stored, digest, |piece| {
+        let outcome = content::each(&mut stored, digest, |piece| {
             bytes.extend_from_slice(piece);
             Ok(())
         });
@@ -168,12 +159,7 @@ impl Store {
         };
         let write_failed = |e| Error::io("write", to, e);
         let mut target = Target::create(to, exec).map_err(write_failed)?;
-        let outcome = if stored.regular && !stored.compressed && size >= KERNEL_COPY {
-            copied(&mut stored.file, &mut target.file, digest)
-        } else {
-            let file = &mut target.file;
-            verified(&mut stored, digest, |piece| file.write_all(piece))
-        };
+        let outcome = content::copy(&mut stored, digest, &mut target.file);
         self.settle(digest, &stored, outcome.map_err(write_failed))?;
         target.keep();
         Ok(())
@@ -213,75 +199,12 @@ impl Store {
     }
 }
 
-/// Reads a blob to its end and says whether it has the digest.
-pub(super) fn is_intact(stored: &mut Stored, digest: &Digest) -> io::Result<bool> {
-    verified(stored, digest, |_| Ok(())).map(|outcome| matches!(outcome, Outcome::Same))
-}
-
-/// The same, and its content.
-pub(super) fn intact_bytes(stored: &mut Stored, digest: &Digest, into: &mut Vec<u8>) -> io::Result<bool> {
-    verified(stored, digest, |piece| {
-        into.extend_from_slice(piece);
-        Ok(())
-    })
-    .map(|outcome| matches!(outcome, Outcome::Same))
-}
-
-/// Hands the content of a blob to `sink` piece by piece, and says whether it had the digest. Errors are those of the system and
-/// of `sink`; a frame that cannot be decoded is damage.
-fn verified(
-    stored: &mut Stored,
-    digest: &Digest,
-    mut sink: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<Outcome> {
-    if !stored.regular {
-        return Ok(Outcome::Damaged);
-    }
-    let size = stored.file.metadata()?.len();
-    let mut hasher = blake3::Hasher::new();
-    let mut sink_error = None;
-    let each = |piece: &[u8]| {
-        hasher.update(piece);
-        sink(piece).map_err(|e| {
-            sink_error = Some(e);
-            io::Error::other("stopped")
-        })
-    };
-    let read = if stored.compressed {
-        // A frame may unpack to more than it is long, so the buffer is a full one.
-        zstd::stream::read::Decoder::new(&mut stored.file)
-            .and_then(|mut decoder| pieces(&mut decoder, size.saturating_mul(4), each))
-    } else {
-        pieces(&mut stored.file, size, each)
-    };
-    if let Some(error) = sink_error {
-        return Err(error);
-    }
-    match read {
-        Ok(_) if Digest::from(hasher) == *digest => Ok(Outcome::Same),
-        Ok(_) => Ok(Outcome::Damaged),
-        Err(e) if e.raw_os_error().is_some() => Err(e),
-        Err(_) => Ok(Outcome::Damaged),
-    }
-}
-
 fn write_whole(bytes: &[u8], exec: bool, to: &Path) -> Result<(), RestoreError> {
     let failed = |e| Error::io("write", to, e);
     let mut target = Target::create(to, exec).map_err(failed)?;
     target.file.write_all(bytes).map_err(failed)?;
     target.keep();
     Ok(())
-}
-
-fn copied(from: &mut File, to: &mut File, digest: &Digest) -> io::Result<Outcome> {
-    let size = io::copy(from, to)?;
-    to.rewind()?;
-    let mut hasher = blake3::Hasher::new();
-    pieces(to, size, |piece| {
-        hasher.update(piece);
-        Ok(())
-    })?;
-    Ok(if Digest::from(hasher) == *digest { Outcome::Same } else { Outcome::Damaged })
 }
 
 /// A file being written, removed again unless it is kept.

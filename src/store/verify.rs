@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::frames::Frames;
 use super::salvage::{self, Rebuilt};
-use super::{Store, index, pack, pool, restore, runs};
+use super::{Store, content, index, pack, pool, runs};
 use crate::base::digest::Digest;
 use crate::model::Artifact;
 use crate::{Error, Result};
@@ -121,6 +122,9 @@ impl Store {
         if !stored.compressed {
             return None;
         }
+        if let Some(frames) = Frames::read(&stored.file).ok()? {
+            return Some(frames.size);
+        }
         let mut head = Vec::with_capacity(18);
         stored.file.take(18).read_to_end(&mut head).ok()?;
         pack::content_size(&head)
@@ -206,7 +210,7 @@ impl Store {
             Ok(None) => return Found::Gone,
             Err(e) => return Found::Unreadable(e.to_string()),
         };
-        match restore::is_intact(&mut stored, digest) {
+        match content::is_intact(&mut stored, digest) {
             Ok(true) => Found::Intact,
             Ok(false) if remove => match self.objects().remove_damaged(digest, &stored.file) {
                 Ok(()) => Found::Corrupt,

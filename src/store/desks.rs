@@ -1,0 +1,284 @@
+//! Long content in pieces on several threads: each has a desk with two buffers, and there are only so many desks. Unaware of what
+//! is done with the pieces.
+//!
+//! Whatever the size of the content and however many are at work on different ones, the process holds at most [`MOST`] desks.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use blake3::hazmat::{ChainingValue, HasherExt};
+use zstd::bulk::{Compressor, Decompressor};
+
+use super::frames::Frame;
+use super::pack;
+use super::tree_hash::{TreeHash, piece_hasher};
+use crate::base::digest::Digest;
+
+/// Bytes of a piece, and content of a frame. Longer pieces compress no better: the window of the level is half as long.
+pub(super) const PIECE: usize = 1 << 20;
+
+/// The most desks of a process.
+const MOST: usize = 16;
+
+/// The most threads for one content.
+const MOST_THREADS: usize = 8;
+
+/// Bytes read and hashed at a time, so that they are still in the processor's cache when they are hashed.
+const STEP: usize = 128 << 10;
+
+/// The buffers of one thread, and what it needs to compress. Made as they are needed, kept for the next.
+#[derive(Default)]
+pub(super) struct Desk {
+    /// Content.
+    pub(super) plain: Vec<u8>,
+    /// The same as a zstd frame.
+    pub(super) packed: Vec<u8>,
+    hash: ChainingValue,
+    compressor: Option<Compressor<'static>>,
+    decompressor: Option<Decompressor<'static>>,
+}
+
+impl Desk {
+    /// Reads and hashes the piece of `file` at `offset`. Fewer bytes than `size` are an error.
+    pub(super) fn read(&mut self, file: &File, offset: u64, size: usize) -> io::Result<()> {
+        self.plain.resize(size, 0);
+        let mut hasher = piece_hasher(offset);
+        for (step, bytes) in self.plain.chunks_mut(STEP).enumerate() {
+            file.read_exact_at(bytes, offset + (step * STEP) as u64)?;
+            hasher.update(bytes);
+        }
+        self.hash = hasher.finalize_non_root();
+        Ok(())
+    }
+
+    /// Compresses the piece to one frame.
+    pub(super) fn compress(&mut self) -> io::Result<()> {
+        let compressor = match &mut self.compressor {
+            Some(compressor) => compressor,
+            slot => slot.insert(Compressor::new(pack::LEVEL)?),
+        };
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(self.plain.len()));
+        compressor.compress_to_buffer(&self.plain, &mut self.packed).map(drop)
+    }
+
+    /// Reads a frame, and unpacks and hashes its content.
+    pub(super) fn unpack(&mut self, blob: &File, frame: &Frame) -> io::Result<()> {
+        self.packed.resize(frame.packed, 0);
+        blob.read_exact_at(&mut self.packed, frame.start)?;
+        let decompressor = match &mut self.decompressor {
+            Some(decompressor) => decompressor,
+            slot => slot.insert(Decompressor::new()?),
+        };
+        self.plain.clear();
+        self.plain.reserve(frame.size);
+        let got = decompressor.decompress_to_buffer(&self.packed, &mut self.plain)?;
+        if got != frame.size {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        let mut hasher = piece_hasher(frame.offset);
+        hasher.update(&self.plain);
+        self.hash = hasher.finalize_non_root();
+        Ok(())
+    }
+}
+
+/// Where the piece `index` of `size` bytes begins, and how long it is.
+pub(super) fn piece_of(index: u64, size: u64) -> (u64, usize) {
+    let offset = index * PIECE as u64;
+    (offset, (size - offset).min(PIECE as u64) as usize)
+}
+
+/// How many pieces content of `size` bytes has.
+pub(super) fn pieces(size: u64) -> u64 {
+    size.div_ceil(PIECE as u64)
+}
+
+/// Hands pieces `0..count` to as many threads as are free; `work` reads and hashes one, several at a time, and `turn` is called for one
+/// after the other in their order. Returns the digest of all, and `state` as `turn` left it. At least two pieces.
+pub(super) fn in_order<S: Send>(
+    count: u64,
+    state: S,
+    work: impl Fn(u64, &mut Desk) -> io::Result<()> + Sync,
+    turn: impl Fn(&mut S, &Desk) -> io::Result<()> + Sync,
+) -> io::Result<(Digest, S)> {
+    let line = Line {
+        next: AtomicU64::new(0),
+        count,
+        turns: Mutex::new(Turns { now: 0, hash: TreeHash::default(), state, failed: None }),
+        moved: Condvar::new(),
+    };
+    let desk = Lease::wait();
+    let helpers: Vec<Lease> = (1..(count / 2).min(threads())).map_while(|_| Lease::if_free()).collect();
+    std::thread::scope(|scope| {
+        for mut desk in helpers {
+            let (line, work, turn) = (&line, &work, &turn);
+            // A thread that cannot be started is done without.
+            let _ =
+                std::thread::Builder::new().name("flow-pieces".to_owned()).spawn_scoped(scope, move || {
+                    // Whoever waits for a first desk is served before those who have one.
+                    while !wanted() && line.step(&mut desk, work, turn) {}
+                });
+        }
+        let mut desk = desk;
+        while line.step(&mut desk, &work, &turn) {}
+    });
+    let turns = line.turns.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match (turns.failed, turns.hash.finish()) {
+        (Some(error), _) => Err(error),
+        (None, Some(digest)) => Ok((digest, turns.state)),
+        (None, None) => Err(io::Error::other("fewer than two pieces")),
+    }
+}
+
+/// The digest of a file of `size` bytes, read in pieces.
+pub(super) fn hash(file: &File, size: u64) -> io::Result<Digest> {
+    let work = |index, desk: &mut Desk| {
+        let (offset, size) = piece_of(index, size);
+        desk.read(file, offset, size)
+    };
+    in_order(pieces(size), (), work, |(), _| Ok(())).map(|(digest, ())| digest)
+}
+
+/// Pieces handed out in order, and given back in order.
+struct Line<S> {
+    next: AtomicU64,
+    count: u64,
+    turns: Mutex<Turns<S>>,
+    moved: Condvar,
+}
+
+struct Turns<S> {
+    now: u64,
+    hash: TreeHash,
+    state: S,
+    failed: Option<io::Error>,
+}
+
+impl<S> Line<S> {
+    /// Does one piece; false when there is none left or one has failed.
+    fn step(
+        &self,
+        desk: &mut Desk,
+        work: &impl Fn(u64, &mut Desk) -> io::Result<()>,
+        turn: &impl Fn(&mut S, &Desk) -> io::Result<()>,
+    ) -> bool {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        if index >= self.count {
+            return false;
+        }
+        // A panic must not leave the others waiting for this turn.
+        let panicked = Panicked(self);
+        let worked = work(index, desk);
+        let mut turns = self.lock();
+        while turns.failed.is_none() && turns.now != index {
+            turns = self.moved.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+        if turns.failed.is_none() {
+            let done = worked.and_then(|()| turn(&mut turns.state, desk));
+            turns.hash.push(desk.hash);
+            turns.now += 1;
+            turns.failed = done.err();
+        }
+        std::mem::forget(panicked);
+        self.moved.notify_all();
+        turns.failed.is_none()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Turns<S>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Dropped by a panic only.
+struct Panicked<'a, S>(&'a Line<S>);
+
+impl<S> Drop for Panicked<'_, S> {
+    fn drop(&mut self) {
+        self.0.lock().failed = Some(io::Error::other("a thread panicked"));
+        self.0.moved.notify_all();
+    }
+}
+
+/// All desks of the process.
+#[derive(Default)]
+struct Desks {
+    free: Vec<Desk>,
+    out: usize,
+    waiting: usize,
+}
+
+static DESKS: Mutex<Desks> = Mutex::new(Desks { free: Vec::new(), out: 0, waiting: 0 });
+static FREED: Condvar = Condvar::new();
+
+fn desks() -> MutexGuard<'static, Desks> {
+    DESKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many threads work on one content at most.
+fn threads() -> u64 {
+    cores().min(MOST_THREADS) as u64
+}
+
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn wanted() -> bool {
+    desks().waiting > 0
+}
+
+/// A desk in use.
+struct Lease(Desk);
+
+impl Lease {
+    /// Waits for a desk: there is one for each core, up to [`MOST`].
+    fn wait() -> Self {
+        let mut desks = desks();
+        desks.waiting += 1;
+        while desks.out >= cores().min(MOST) {
+            desks = FREED.wait(desks).unwrap_or_else(PoisonError::into_inner);
+        }
+        desks.waiting -= 1;
+        desks.take()
+    }
+
+    fn if_free() -> Option<Self> {
+        let mut desks = desks();
+        (desks.waiting == 0 && desks.out < cores().min(MOST)).then(|| desks.take())
+    }
+}
+
+impl Desks {
+    fn take(&mut self) -> Lease {
+        self.out += 1;
+        Lease(self.free.pop().unwrap_or_default())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut desks = desks();
+        desks.out -= 1;
+        desks.free.push(std::mem::take(&mut self.0));
+        FREED.notify_one();
+    }
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Desk;
+
+    fn deref(&self) -> &Desk {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Desk {
+        &mut self.0
+    }
+}

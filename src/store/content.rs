@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Write};
-use std::os::unix::fs::FileExt;
 
 use zstd::stream::read::Decoder;
 
@@ -106,7 +105,7 @@ fn unpacked(blob: &File, frames: &Frames, target: Option<&File>) -> io::Result<D
     let work = |index, desk: &mut Desk| {
         let frame = frames.frame(index);
         desk.unpack(blob, &frame)?;
-        write(target, &desk.plain, frame.offset)
+        target.map_or(Ok(()), |target| desks::write(target, &desk.plain, frame.offset))
     };
     desks::in_order(frames.count(), (), work, |(), _| Ok(())).map(|(digest, ())| digest)
 }
@@ -120,14 +119,9 @@ fn plain(blob: &File, size: u64, target: Option<&File>) -> io::Result<Digest> {
     }
     let work = |index, desk: &mut Desk| {
         let (offset, size) = piece_of(index, size);
-        desk.read(blob, offset, size)?;
-        write(target, &desk.plain, offset)
+        desk.copy(blob, offset, size, target)
     };
     desks::in_order(pieces(size), (), work, |(), _| Ok(())).map(|(digest, ())| digest)
-}
-
-fn write(target: Option<&File>, bytes: &[u8], offset: u64) -> io::Result<()> {
-    target.map_or(Ok(()), |target| target.write_all_at(bytes, offset))
 }
 
 fn judged(read: io::Result<Digest>, digest: &Digest) -> io::Result<Outcome> {

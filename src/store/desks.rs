@@ -26,8 +26,9 @@ const MOST: usize = 16;
 /// The most threads for one content.
 const MOST_THREADS: usize = 8;
 
-/// Bytes read and hashed at a time, so that they are still in the processor's cache when they are hashed.
-const STEP: usize = 128 << 10;
+/// Bytes read, hashed and written at a time, so that they are still in the processor's cache. Longer writes make the kernel look for
+/// longer runs of free memory, which can cost several times the copy.
+const STEP: usize = 64 << 10;
 
 /// The buffers of one thread, and what it needs to compress. Made as they are needed, kept for the next.
 #[derive(Default)]
@@ -49,6 +50,28 @@ impl Desk {
         for (step, bytes) in self.plain.chunks_mut(STEP).enumerate() {
             file.read_exact_at(bytes, offset + (step * STEP) as u64)?;
             hasher.update(bytes);
+        }
+        self.hash = hasher.finalize_non_root();
+        Ok(())
+    }
+
+    /// Copies the piece of `file` at `offset` to the same place in `target`, and hashes it.
+    pub(super) fn copy(
+        &mut self,
+        file: &File,
+        offset: u64,
+        size: usize,
+        target: Option<&File>,
+    ) -> io::Result<()> {
+        self.plain.resize(STEP.max(self.plain.len()), 0);
+        let mut hasher = piece_hasher(offset);
+        for step in (0..size).step_by(STEP) {
+            let bytes = &mut self.plain[..STEP.min(size - step)];
+            file.read_exact_at(bytes, offset + step as u64)?;
+            hasher.update(bytes);
+            if let Some(target) = target {
+                target.write_all_at(bytes, offset + step as u64)?;
+            }
         }
         self.hash = hasher.finalize_non_root();
         Ok(())
@@ -90,6 +113,12 @@ impl Desk {
 pub(super) fn piece_of(index: u64, size: u64) -> (u64, usize) {
     let offset = index * PIECE as u64;
     (offset, (size - offset).min(PIECE as u64) as usize)
+}
+
+/// Writes `bytes` at `offset` of `target`.
+pub(super) fn write(target: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut steps = bytes.chunks(STEP).zip((offset..).step_by(STEP));
+    steps.try_for_each(|(step, at)| target.write_all_at(step, at))
 }
 
 /// How many pieces content of `size` bytes has.
@@ -138,7 +167,7 @@ pub(super) fn in_order<S: Send>(
 pub(super) fn hash(file: &File, size: u64) -> io::Result<Digest> {
     let work = |index, desk: &mut Desk| {
         let (offset, size) = piece_of(index, size);
-        desk.read(file, offset, size)
+        desk.copy(file, offset, size, None)
     };
     in_order(pieces(size), (), work, |(), _| Ok(())).map(|(digest, ())| digest)
 }

@@ -142,7 +142,7 @@ fn write_frames(file: &File, size: u64, target: &File) -> io::Result<Digest> {
         desk.compress()
     };
     let turn = |(end, frames): &mut (u64, Vec<u32>), desk: &Desk| {
-        target.write_all_at(&desk.packed, *end)?;
+        desks::write(target, &desk.packed, *end)?;
         *end += desk.packed.len() as u64;
         frames.push(desk.packed.len() as u32);
         Ok(())
@@ -163,8 +163,7 @@ fn write_plain(file: &File, size: u64, target: &File) -> io::Result<Digest> {
     }
     let work = |index, desk: &mut Desk| {
         let (offset, size) = piece_of(index, size);
-        desk.read(file, offset, size)?;
-        target.write_all_at(&desk.plain, offset)
+        desk.copy(file, offset, size, Some(target))
     };
     desks::in_order(pieces(size), (), work, |(), _| Ok(())).map(|(digest, ())| digest)
 }

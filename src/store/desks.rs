@@ -311,3 +311,97 @@ impl std::ops::DerefMut for Lease {
         &mut self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[test]
+    fn pieces_take_turns_in_order_and_give_the_digest() {
+        for extra in [1, STEP, PIECE] {
+            let bytes: Vec<u8> = (0..4 * PIECE + extra).map(|i| (i / 7) as u8).collect();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            let size = bytes.len() as u64;
+            let work = |index, desk: &mut Desk| {
+                let (offset, size) = piece_of(index, size);
+                desk.read(&file, offset, size)
+            };
+            let collect = |seen: &mut Vec<u8>, desk: &Desk| {
+                seen.extend_from_slice(&desk.plain);
+                Ok(())
+            };
+            let (digest, seen) = in_order(pieces(size), Vec::new(), work, collect).unwrap();
+            assert!(seen == bytes);
+            assert_eq!(digest, Digest::of(&bytes));
+            let copy = tempfile::tempfile().unwrap();
+            let work = |index, desk: &mut Desk| {
+                let (offset, size) = piece_of(index, size);
+                desk.copy(&file, offset, size, Some(&copy))
+            };
+            assert_eq!(in_order(pieces(size), (), work, |(), _| Ok(())).unwrap().0, digest);
+            assert_eq!(hash(&copy, size).unwrap(), digest);
+            assert_eq!(hash(&file, size + 1).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[test]
+    fn however_many_ask_there_are_only_so_many_desks_and_small_buffers() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(6 * PIECE as u64 + 1).unwrap();
+        let most = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..2 * MOST {
+                scope.spawn(|| {
+                    let work = |index, desk: &mut Desk| {
+                        let (offset, size) = piece_of(index, 6 * PIECE as u64 + 1);
+                        desk.read(&file, offset, size)?;
+                        desk.compress()?;
+                        most.fetch_max(desks().out, Ordering::Relaxed);
+                        assert!(
+                            desk.plain.capacity() <= PIECE && desk.packed.capacity() <= PIECE + PIECE / 8
+                        );
+                        Ok(())
+                    };
+                    in_order(7, (), work, |(), _| Ok(())).unwrap();
+                });
+            }
+        });
+        assert!((1..=cores().min(MOST)).contains(&most.into_inner()));
+        assert!(desks().free.len() <= cores().min(MOST));
+    }
+
+    #[test]
+    fn a_failure_ends_all_and_is_told() {
+        let fail = |at: u64| {
+            move |index, _: &mut Desk| if index == at { Err(io::Error::other("no")) } else { Ok(()) }
+        };
+        for at in [0, 3, 19] {
+            let error = in_order(20, (), fail(at), |(), _| Ok(())).unwrap_err();
+            assert_eq!(error.to_string(), "no");
+        }
+        let error = in_order(
+            20,
+            0,
+            |_, _| Ok(()),
+            |turns: &mut i32, _| {
+                *turns += 1;
+                if *turns == 5 { Err(io::Error::other("fifth")) } else { Ok(()) }
+            },
+        );
+        assert_eq!(error.unwrap_err().to_string(), "fifth");
+        let panics = || {
+            in_order(
+                20,
+                (),
+                |index, _| if index == 4 { panic!("on purpose") } else { Ok(()) },
+                |(), _| Ok(()),
+            )
+        };
+        assert!(std::panic::catch_unwind(panics).is_err());
+        assert!(in_order(20, (), |_, _| Ok(()), |(), _| Ok(())).is_ok(), "its desk came back");
+    }
+}

@@ -81,6 +81,8 @@ fn content_of_every_size_and_kind_comes_back() {
     magic.extend(noise(2 << 20));
     let mut mixed = text(3 << 20);
     mixed.extend(noise(2 << 20));
+    let mut begins_as_noise = noise(3 << 19);
+    begins_as_noise.extend(text(2 << 20));
     let cases = [
         Vec::new(),
         b"x".to_vec(),
@@ -94,6 +96,12 @@ fn content_of_every_size_and_kind_comes_back() {
         noise(3 << 20),
         magic,
         mixed,
+        begins_as_noise,
+        noise(1 << 20),
+        noise((1 << 20) + 1),
+        text(2 << 20),
+        noise((2 << 20) - 1),
+        text((3 << 20) + 1023),
     ];
     for (index, bytes) in cases.iter().enumerate() {
         let from = place.file("from", bytes);
@@ -112,7 +120,7 @@ fn content_of_every_size_and_kind_comes_back() {
         assert!(matches!(place.store.restore(&artifact, &to), Err(RestoreError::Io(_))), "never overwrites");
     }
     let stats = place.store.stats().unwrap();
-    assert_eq!((stats.small, stats.blobs), (4, 8));
+    assert_eq!((stats.small, stats.blobs), (4, 14));
     assert_eq!(stats.content_bytes, cases.iter().map(|bytes| bytes.len() as u64).sum::<u64>());
     assert!(stats.stored_bytes < stats.content_bytes);
     assert!(place.store.verify().unwrap().is_ok());
@@ -128,6 +136,61 @@ fn what_does_not_compress_is_kept_as_it_is() {
         assert!(fs::read(place.object(&artifact)).unwrap() == bytes);
         let artifact = place.put(&text(size));
         assert!(fs::metadata(place.object(&artifact)).unwrap().len() < size as u64 / 10);
+    }
+}
+
+#[test]
+fn content_of_which_only_the_beginning_is_noise_is_compressed() {
+    let place = Place::new();
+    let mut bytes = noise(3 << 19);
+    bytes.extend(text(2 << 20));
+    let artifact = place.put(&bytes);
+    assert!(fs::metadata(place.object(&artifact)).unwrap().len() < (3 << 19) + 100_000);
+}
+
+#[test]
+fn long_blobs_are_plain_zstd_and_those_of_one_frame_are_read_too() {
+    let place = Place::new();
+    for bytes in [text((3 << 20) + 7), [noise(1 << 20), text(4 << 20)].concat()] {
+        let artifact = place.put(&bytes);
+        let object = place.object(&artifact);
+        let stored = fs::read(&object).unwrap();
+        assert!(zstd::stream::decode_all(&stored[..]).unwrap() == bytes);
+        assert_eq!(
+            frames::Frames::read(&fs::File::open(&object).unwrap()).unwrap().unwrap().size,
+            bytes.len() as u64
+        );
+
+        let single = zstd::bulk::compress(&bytes, 1).unwrap();
+        fs::write(&object, &single).unwrap();
+        let to = place.path("to");
+        place.store.restore(&artifact, &to).unwrap();
+        assert!(fs::read(&to).unwrap() == bytes);
+        fs::remove_file(&to).unwrap();
+        assert!(place.store.read(&artifact.digest().unwrap()).unwrap() == bytes);
+        assert!(place.store.verify().unwrap().is_ok());
+        assert_eq!(place.store.stats().unwrap().content_bytes, bytes.len() as u64);
+        // Something behind the frame is damage, even though the frame is whole.
+        fs::write(&object, [&single[..], b"x"].concat()).unwrap();
+        assert!(matches!(place.store.restore(&artifact, &to), Err(RestoreError::Corrupt(_))));
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_long_blob_is_noticed() {
+    let place = Place::new();
+    let whole = fs::read(place.object(&place.put(&text(3 << 20)))).unwrap();
+    let table = whole.len() - (8 + 3 * 8 + 9);
+    // A frame's magic number, the size in its head, the middle of it, every byte of the table.
+    for at in [0, 5, table / 2, table - 1].into_iter().chain(table..whole.len()) {
+        let artifact = place.put(&text(3 << 20));
+        let mut stored = whole.clone();
+        stored[at] ^= 1;
+        fs::write(place.object(&artifact), &stored).unwrap();
+        assert_eq!(place.store.verify().unwrap().corrupt, [artifact.digest().unwrap()], "byte {at}");
+        let result = place.store.restore(&artifact, &place.path("to"));
+        assert!(matches!(result, Err(RestoreError::Corrupt(_))), "byte {at}: {result:?}");
+        assert!(!place.path("to").exists());
     }
 }
 

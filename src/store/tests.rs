@@ -177,22 +177,33 @@ fn long_blobs_are_plain_zstd_and_those_of_one_frame_are_read_too() {
 }
 
 #[test]
-fn a_flipped_bit_anywhere_in_a_long_blob_is_noticed() {
+fn a_flipped_bit_anywhere_in_a_long_blob_is_noticed_or_changes_nothing() {
     let place = Place::new();
-    let whole = fs::read(place.object(&place.put(&text(3 << 20)))).unwrap();
+    let bytes = text(3 << 20);
+    let whole = fs::read(place.object(&place.put(&bytes))).unwrap();
     let table = whole.len() - (8 + 3 * 8 + 9);
-    // A frame's magic number, the size in its head, the middle of it, every byte of the table. (Byte 5 says how much memory a decoder
-    // needs: another value changes no content.)
-    for at in [0, 7, table / 2, table - 1].into_iter().chain(table..whole.len()) {
-        let artifact = place.put(&text(3 << 20));
+    let mut noticed = 0;
+    for at in 0..whole.len() {
+        let artifact = place.put(&bytes);
         let mut stored = whole.clone();
         stored[at] ^= 1;
         fs::write(place.object(&artifact), &stored).unwrap();
-        assert_eq!(place.store.verify().unwrap().corrupt, [artifact.digest().unwrap()], "byte {at}");
-        let result = place.store.restore(&artifact, &place.path("to"));
-        assert!(matches!(result, Err(RestoreError::Corrupt(_))), "byte {at}: {result:?}");
-        assert!(!place.path("to").exists());
+        let to = place.path("to");
+        match place.store.restore(&artifact, &to) {
+            Err(RestoreError::Corrupt(_)) => {
+                assert!(!to.exists() && !place.object(&artifact).exists());
+                noticed += 1;
+            }
+            Ok(()) => {
+                // Some bits of a frame mean nothing, as how much memory a decoder needs.
+                assert!(at < table && fs::read(&to).unwrap() == bytes, "byte {at}");
+                fs::remove_file(&to).unwrap();
+                fs::remove_file(place.object(&artifact)).unwrap();
+            }
+            other => panic!("byte {at}: {other:?}"),
+        }
     }
+    assert!(noticed > whole.len() / 2, "{noticed} of {}", whole.len());
 }
 
 #[test]

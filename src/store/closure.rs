@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::{Store, pack, restore, tree};
+use super::{Store, content, pack, tree};
 use crate::Result;
 use crate::base::digest::Digest;
 use crate::model::{Artifact, TreeEntry, TreeEntryKind};

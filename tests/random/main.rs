@@ -57,7 +57,7 @@ fn histories_are_equal_to_the_reference() {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed) as usize;
                     let Some(seed) = seeds.get(number) else { break };
-                    if number > 0 && number % 50 == 0 {
+                    if number > 0 && number.is_multiple_of(50) {
                         eprintln!("{number} ...");
                     }
                     if let Err(failure) = history::History::new(*seed).play() {

@@ -88,7 +88,7 @@ Examples:
 
 Everything that decides the run is watched: its input files and what its patterns list, the workflow with its includes and parameter
 files, tools given by path, and its outputs: one that is changed by hand is brought back. A fault of the workflow is shown, and the
-watch goes on when it is mended. Services are stopped between runs. --force and --remeasure mean the first run. With --json there is
+watch goes on when it is mended. Services are stopped between runs. --force, --remeasure and --adopt mean the first run. With --json there is
 one line for each run; --events FILE holds the streams of all runs, one after another, --trace FILE the last run.
 
 Exit status: 130 after Ctrl-C, 143 after SIGTERM; that of `flow run` if the first run cannot begin.")]

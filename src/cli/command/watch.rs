@@ -136,7 +136,7 @@ impl Watch<'_> {
         let mut options = run_options(self.app, &self.args.run);
         options.note_seen = true;
         if self.began {
-            options = RunOptions { force: Force::Nothing, remeasure: None, ..options };
+            options = RunOptions { force: Force::Nothing, remeasure: None, adopt: None, ..options };
         }
         let observers = Observers::new(self.app, &self.args.run, self.events.clone())?;
         let tell = |summary: &crate::observe::summary::Summary| {

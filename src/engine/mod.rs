@@ -55,7 +55,7 @@ pub use plan::{PlanStatus, PlannedNode, plan};
 pub use project::{OpenRequest, Project, locked};
 pub use query::{Explanation, NodeListing, Why, explain, list, orphans, source_key, why};
 pub use recover::recover;
-pub use run::{empty_patterns, run};
+pub use run::{remarks, run};
 pub use session::{Interrupts, Session, new_run_id};
 pub use upgrade::upgrade_note_for;
 pub use watchlist::{Seen, Watchlist};

@@ -31,7 +31,7 @@ use crate::api::CancelToken;
 use crate::base::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::event::{EVENT_VERSION, Event};
-use crate::graph::{Item, Node, NodeIx, Selection};
+use crate::graph::{Item, Node, NodeIx, Selection, Undeclared};
 use crate::model::Artifact;
 use demand::priorities;
 pub(super) use demand::{capacity, check_demands, demand, expected};
@@ -96,7 +96,7 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     let looking = Instant::now();
     let finder = FactFinder::default();
     if project.known.is_none() {
-        for line in empty_patterns(project) {
+        for line in remarks(project) {
             session.note(line);
         }
         finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
@@ -141,8 +141,9 @@ fn seen(finder: &FactFinder) -> Vec<(PathBuf, Seen)> {
     content.map(|(path, content)| (path, content.map_or(Seen::Nothing, |c| Seen::File(c.stat)))).collect()
 }
 
-/// Patterns that match nothing: often a slip, never an error by itself.
-pub fn empty_patterns(project: &Project) -> Vec<String> {
+/// What often is a slip and never an error by itself: patterns that match nothing, outputs of other steps that a shell text names
+/// without taking them.
+pub fn remarks(project: &Project) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for node in &project.graph.nodes {
         for input in node.inputs.iter().filter(|input| !input.patterns.is_empty() && input.items.is_empty()) {
@@ -158,6 +159,11 @@ pub fn empty_patterns(project: &Project) -> Vec<String> {
         lines.push(format!("{step} has no nodes: an axis of its matrix is empty"));
     }
     lines.dedup();
+    for Undeclared { step, path, maker } in project.graph.undeclared() {
+        lines.push(format!(
+            "{step}: its command names {path}, which {maker} makes, and does not take it: it may run before {maker}, and does not run again when {path} changes; add it to 'inputs'"
+        ));
+    }
     lines
 }
 

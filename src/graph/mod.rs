@@ -14,6 +14,7 @@ mod nodes;
 pub mod pattern;
 mod scope;
 mod select;
+mod undeclared;
 mod value;
 
 pub use depfile::Discovered;
@@ -25,4 +26,5 @@ pub use node::{
 pub use nodes::Nodes;
 pub use pattern::{Entry, Listing, NoFiles, Pattern, Piece};
 pub use select::{Selection, matcher, one, select, select_all};
+pub use undeclared::Undeclared;
 pub use value::{Fill, Identity, Late, Seg, Text, Value, shell_words};

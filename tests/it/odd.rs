@@ -307,3 +307,31 @@ fn a_name_that_is_too_long_is_an_error_that_names_it() {
         assert!(error.contains("too long") && error.contains("nnnn"), "{error}");
     }
 }
+
+#[test]
+fn an_output_of_another_step_in_a_shell_text_is_remarked() {
+    let text = "use: its command names out/x, which make makes, and does not take it";
+    let make = json!({"run": "echo x > out/x", "outputs": {"x": "out/x"}});
+    let using = |more: Value| {
+        let mut step = json!({"run": "cat out/x > used", "outputs": {"u": "used"}});
+        for (key, value) in more.as_object().unwrap() {
+            step[key] = value.clone();
+        }
+        Workspace::with(json!({"steps": {"make": make, "use": step}}))
+    };
+    let w = using(json!({}));
+    w.flow(&["check", "flow.json"]).ok().says(text).says("add it to 'inputs'");
+    w.flow(&["plan", "flow.json"]).ok().says(text);
+    w.run(&["make"]).ok().says(text);
+    for more in [
+        json!({"inputs": {"x": "out/x"}}),
+        json!({"inputs": {"any": "${steps.make.x}"}}),
+        json!({"needs": ["make"]}),
+        json!({"run": "echo out/x > used"}),
+        json!({"run": "cat out/xy sout/x > used"}),
+        json!({"run": ["echo", "--in=out/x"]}),
+    ] {
+        let check = using(more).flow(&["check", "flow.json"]).ok();
+        assert!(!check.stderr.contains("does not take it"), "{}", check.stderr);
+    }
+}

@@ -9,7 +9,7 @@ use crate::error::Result;
 
 pub(in crate::cli) fn run(app: &App, args: &FileArgs) -> Result<ExitCode> {
     let project = app.open(args)?;
-    for line in engine::empty_patterns(&project) {
+    for line in engine::remarks(&project) {
         app.printer.talk(&format!("note: {line}\n"));
     }
     let some = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });

@@ -17,6 +17,9 @@ pub(in crate::cli) fn run(app: &App, select: &SelectArgs, as_json: bool) -> Resu
     if let Some(line) = engine::upgrade_note_for(&project, &options)? {
         app.printer.talk(&format!("{line}\n"));
     }
+    for line in engine::remarks(&project) {
+        app.printer.talk(&format!("note: {line}\n"));
+    }
     let nodes = engine::plan(&project, &options)?;
     let mut counts: BTreeMap<PlanStatus, usize> = BTreeMap::new();
     for node in &nodes {

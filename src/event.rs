@@ -188,7 +188,7 @@ pub struct NodeReport {
     pub bytes: Option<u64>,
     /// When it did what it did; null if it had nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timing: Option<Timing>,
+    pub timing: Option<Box<Timing>>,
 }
 
 impl NodeReport {

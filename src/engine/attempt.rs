@@ -53,7 +53,7 @@ pub(super) struct Finished {
     /// What the stage recorded.
     pub(super) record: serde_json::Map<String, serde_json::Value>,
     /// When it was done, and what took how long.
-    pub(super) timing: Option<Timing>,
+    pub(super) timing: Option<Box<Timing>>,
 }
 
 impl Finished {
@@ -243,7 +243,7 @@ impl<'s> Job<'s> {
             log: self.log.shown_path(),
             key: self.key,
             record: self.record,
-            timing: Some(Timing { ended, ..self.timing }),
+            timing: Some(Box::new(Timing { ended, ..self.timing })),
         }
     }
 

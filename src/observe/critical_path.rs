@@ -216,7 +216,10 @@ mod tests {
     use crate::event::Held;
     use expect_test::expect;
 
-    fn timeline(spans: &[(&str, f64, f64, f64, &[&str], Option<(&str, &str)>)], seconds: f64) -> Timeline {
+    /// Id, when it was ready, began and ended (0: never), what it came after, what held it.
+    type Row<'r> = (&'r str, f64, f64, f64, &'r [&'r str], Option<(&'r str, &'r str)>);
+
+    fn timeline(spans: &[Row<'_>], seconds: f64) -> Timeline {
         let nodes = spans
             .iter()
             .map(|(id, queued, began, ended, after, held)| {

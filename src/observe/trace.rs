@@ -381,7 +381,7 @@ mod tests {
             let mut report = report(node, outcome);
             report.attempts = 1;
             report.bytes = Some(5);
-            report.timing = Some(timing);
+            report.timing = Some(Box::new(timing));
             Event::NodeFinished(report)
         };
         let held = Some(Held { by: "slot".into(), node: "a".into() });

@@ -25,7 +25,7 @@ impl<'s> Coordinator<'s> {
         }
         self.slots[ix].attempts += finished.attempts;
         self.slots[ix].seconds += finished.seconds;
-        self.slots[ix].times.timing = finished.timing.map(Box::new);
+        self.slots[ix].times.timing = finished.timing;
         let after = self.slots[ix].outcome.is_some();
         if let Some(key) = finished.key {
             self.slots[ix].key = Some(key);
@@ -63,7 +63,7 @@ impl<'s> Coordinator<'s> {
                     if let Some(mut report) = self.slots[ix].held_report.take() {
                         report.outcome = Outcome::Restored;
                         report.seconds = finished.seconds;
-                        report.timing = self.slots[ix].times.timing.as_deref().cloned();
+                        report.timing = self.slots[ix].times.timing.clone();
                         report.bytes = self.bytes(ix);
                         self.session.emit(Event::NodeFinished(report));
                     }
@@ -200,7 +200,7 @@ impl<'s> Coordinator<'s> {
             log: None,
             record: serde_json::Map::new(),
             bytes: matches!(outcome, Outcome::Ran | Outcome::Restored).then(|| self.bytes(ix)).flatten(),
-            timing: slot.times.timing.as_deref().cloned(),
+            timing: slot.times.timing.clone(),
         }
     }
 

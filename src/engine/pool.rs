@@ -105,7 +105,10 @@ mod tests {
                 pool.run(scope, move || drop(barrier.wait())).unwrap();
             }
             for _ in 0..1000 {
-                pool.run(scope, || drop(done.fetch_add(1, Ordering::SeqCst))).unwrap();
+                pool.run(scope, || {
+                    done.fetch_add(1, Ordering::SeqCst);
+                })
+                .unwrap();
             }
             pool.close();
         });

@@ -1,9 +1,10 @@
-//! The one thread that writes a database: whatever its channel holds becomes one transaction. Unaware of tables.
+//! The one thread that writes a database: whatever is queued becomes one transaction. Unaware of tables.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -22,50 +23,73 @@ struct Job {
     done: Option<Done>,
 }
 
+/// Longest time that work waits for more, if nobody waits for it.
+const LINGER: Duration = Duration::from_millis(50);
+/// As much work is committed without waiting for more.
+const MANY: usize = 4096;
+
+/// Work that was handed over.
+#[derive(Default)]
+struct Queue {
+    jobs: Vec<Job>,
+    /// Somebody waits for it.
+    urgent: bool,
+    /// No more comes.
+    closed: bool,
+    /// The thread has ended.
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    failure: Mutex<Option<String>>,
+}
+
 /// The writer of one database. Dropped, it first commits what is queued.
 ///
 /// Queued work is never lost quietly: when a transaction fails, everything after it fails with the same message, since later rows
 /// may refer to those that were lost.
 pub(super) struct Writer {
-    jobs: Option<Sender<Job>>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    failure: Arc<Mutex<Option<String>>>,
     path: PathBuf,
 }
 
 impl Writer {
     /// Starts the thread on its own connection.
     pub(super) fn start(db: Connection, path: &Path) -> Result<Self> {
-        let (jobs, queue) = channel();
-        let failure = Arc::new(Mutex::new(None));
-        let seen = Arc::clone(&failure);
+        let shared = Arc::new(Shared::default());
+        let seen = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("flow-index".to_owned())
-            .spawn(move || serve(db, &queue, &seen))
+            .spawn(move || {
+                let ended = Ended(&seen);
+                serve(db, ended.0);
+            })
             .map_err(|e| Error::io("start the writer of", path, e))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), failure, path: path.to_owned() })
+        Ok(Self { shared, thread: Some(thread), path: path.to_owned() })
     }
 
-    /// Hands over `work` and goes on.
+    /// Hands over `work` and goes on. It is committed soon, with what else comes meanwhile.
     pub(super) fn queue(&self, work: Work) {
-        self.send(Job { work, done: None });
+        self.send(Job { work, done: None }, false);
     }
 
     /// Hands over `work`; `done` is called on the writer's thread and must not keep this writer alive.
     pub(super) fn queue_then(&self, work: Work, done: Done) {
-        self.send(Job { work, done: Some(done) });
+        self.send(Job { work, done: Some(done) }, false);
     }
 
     /// Hands over `work` and waits until it is committed.
     pub(super) fn run(&self, work: Work) -> Result<()> {
         let (sender, receiver) = channel();
-        self.queue_then(
-            work,
-            Box::new(move |result| {
-                // The receiver is gone only if the waiting thread is.
-                let _ = sender.send(result.map_err(str::to_owned));
-            }),
-        );
+        let done: Done = Box::new(move |result| {
+            // The receiver is gone only if the waiting thread is.
+            let _ = sender.send(result.map_err(str::to_owned));
+        });
+        self.send(Job { work, done: Some(done) }, true);
         match receiver.recv() {
             Ok(Ok(())) => Ok(()),
             Ok(Err(message)) => Err(self.error(&message)),
@@ -78,10 +102,19 @@ impl Writer {
         self.run(Box::new(|_| Ok(())))
     }
 
-    fn send(&self, job: Job) {
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
-        if !matches!(sent, Some(Ok(()))) {
-            note(&self.failure, "the writing thread has ended");
+    fn send(&self, job: Job, urgent: bool) {
+        let mut queue = locked(&self.shared.queue);
+        if queue.ended {
+            note(&self.shared.failure, "the writing thread has ended");
+            return;
+        }
+        queue.jobs.push(job);
+        queue.urgent |= urgent;
+        // The thread sleeps until there is something, then until it is worth a transaction.
+        let wakes = queue.urgent || queue.jobs.len() == 1 || queue.jobs.len() >= MANY;
+        drop(queue);
+        if wakes {
+            self.shared.wake.notify_one();
         }
     }
 
@@ -96,7 +129,8 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.jobs = None;
+        locked(&self.shared.queue).closed = true;
+        self.shared.wake.notify_one();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed by the panic hook; there is nobody to hand it to.
             let _ = thread.join();
@@ -104,15 +138,42 @@ impl Drop for Writer {
     }
 }
 
-fn note(failure: &Mutex<Option<String>>, message: &str) {
-    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| message.to_owned());
+/// Says, however the thread ends, that nobody takes work any more; whoever waits for some is told by its loss.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let mut queue = locked(&self.0.queue);
+        queue.ended = true;
+        queue.jobs.clear();
+    }
 }
 
-fn serve(mut db: Connection, queue: &Receiver<Job>, failure: &Mutex<Option<String>>) {
-    while let Ok(first) = queue.recv() {
-        let batch: Vec<Job> = std::iter::once(first).chain(queue.try_iter()).collect();
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn note(failure: &Mutex<Option<String>>, message: &str) {
+    locked(failure).get_or_insert_with(|| message.to_owned());
+}
+
+/// Waits for work; `None` once no more comes.
+fn next(shared: &Shared) -> Option<Vec<Job>> {
+    let nothing = |queue: &mut Queue| queue.jobs.is_empty() && !queue.closed;
+    let wait = |queue: &mut Queue| !queue.urgent && !queue.closed && queue.jobs.len() < MANY;
+    let queue = locked(&shared.queue);
+    let queue = shared.wake.wait_while(queue, nothing).unwrap_or_else(PoisonError::into_inner);
+    let (mut queue, _) =
+        shared.wake.wait_timeout_while(queue, LINGER, wait).unwrap_or_else(PoisonError::into_inner);
+    queue.urgent = false;
+    let jobs = std::mem::take(&mut queue.jobs);
+    (!jobs.is_empty()).then_some(jobs)
+}
+
+fn serve(mut db: Connection, shared: &Shared) {
+    while let Some(batch) = next(shared) {
         let mut finished = Vec::new();
-        let known = failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = locked(&shared.failure).clone();
         let result = match known {
             Some(message) => {
                 finished.extend(batch.into_iter().filter_map(|job| job.done));
@@ -121,7 +182,7 @@ fn serve(mut db: Connection, queue: &Receiver<Job>, failure: &Mutex<Option<Strin
             None => commit(&mut db, batch, &mut finished).map_err(|e| e.to_string()),
         };
         if let Err(message) = &result {
-            note(failure, message);
+            note(&shared.failure, message);
         }
         for done in finished {
             done(match &result {

@@ -104,9 +104,13 @@ pub fn pids() -> Vec<u32> {
     pids
 }
 
-/// True if there is a process of this id, also one that has ended and waits to be reaped.
-pub fn exists(pid: u32) -> bool {
-    !matches!(signal::kill(as_pid(pid), None), Err(Errno::ESRCH))
+/// The group of a process, also of one that has ended and waits to be reaped; `None` if there is none of this id.
+pub fn group_of(pid: u32) -> Option<u32> {
+    match nix::unistd::getpgid(Some(as_pid(pid))) {
+        Ok(group) => u32::try_from(group.as_raw()).ok(),
+        Err(Errno::ESRCH) => None,
+        Err(_) => Some(0),
+    }
 }
 
 /// The id given to the newest process or thread; ids are given in rising order, and then from the beginning. `None` where the system
@@ -209,14 +213,14 @@ mod tests {
         assert_eq!(in_group(pid), [pid]);
         assert!(wait_until(LONG, || with_environ("FLOW_PROCESS_TEST", &value) == [pid]));
         assert!(with_environ("FLOW_PROCESS_TEST", "a").is_empty());
-        assert!(exists(pid));
+        assert_eq!(group_of(pid), Some(pid));
         assert!(last_pid().is_none_or(|last| last >= pid || last < std::process::id()), "{:?}", last_pid());
         let start = start_time(pid).unwrap();
         assert!(kill_group(pid, Signal::SIGKILL));
         assert!(wait_until(LONG, || !group_alive(pid)), "a zombie counts as alive");
         assert!(!is_alive(pid, start));
         child.wait().unwrap();
-        assert!(!exists(pid));
+        assert_eq!(group_of(pid), None);
         assert!(!group_alive(pid));
         assert!(!kill_group(pid, Signal::SIGTERM));
     }

@@ -132,16 +132,22 @@ impl FactFinder {
         without: &dyn Fn(&str) -> bool,
     ) -> Result<Option<Content>> {
         use crate::graph::Listing;
-        let disk = super::listing::Disk::new(&project.root, project.store.dir(), HashSet::new());
-        let orphans = self.orphans.get_or_init(|| {
-            let mine =
-                |row: &crate::store::PublishedRow| !row.append && project.graph.files.contains(&row.file);
-            let rows = project.workspace.published().into_iter().filter(mine);
-            rows.map(|row| row.path).filter(|path| !project.graph.made_by.contains_key(path)).collect()
-        });
+        // only a directory asks for these
+        let disk = std::cell::OnceCell::new();
+        let disk = || {
+            disk.get_or_init(|| super::listing::Disk::new(&project.root, project.store.dir(), HashSet::new()))
+        };
+        let orphans = || {
+            self.orphans.get_or_init(|| {
+                let mine =
+                    |row: &crate::store::PublishedRow| !row.append && project.graph.files.contains(&row.file);
+                let rows = project.workspace.published().into_iter().filter(mine);
+                rows.map(|row| row.path).filter(|path| !project.graph.made_by.contains_key(path)).collect()
+            })
+        };
         let skip = |full: &Path| {
             let name = full.strip_prefix(&project.root).unwrap_or(full).to_string_lossy();
-            disk.hidden(&name) || orphans.contains(&*name) || without(&name)
+            disk().hidden(&name) || orphans().contains(&*name) || without(&name)
         };
         project.workspace.source_content(path, &skip)
     }

@@ -16,31 +16,34 @@ pub(super) struct LogFile<'s> {
     session: &'s Session,
     node: &'s str,
     file: Option<File>,
-    path: PathBuf,
     /// The last lines.
     pub(super) tail: Vec<String>,
 }
 
 impl<'s> LogFile<'s> {
     pub(super) fn new(session: &'s Session, node: &'s str) -> Self {
+        Self { session, node, file: None, tail: Vec::new() }
+    }
+
+    fn path(&self) -> PathBuf {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-=,[]".contains(c) { c } else { '_' };
-        let mut name: String = node.chars().map(plain).collect();
-        if name.len() > 120 || name != node {
+        let mut name: String = self.node.chars().map(plain).collect();
+        if name.len() > 120 || name != self.node {
             name.truncate(100);
-            name = format!("{name}-{}", Digest::of(node.as_bytes()).short());
+            name = format!("{name}-{}", Digest::of(self.node.as_bytes()).short());
         }
-        let path = session.project.store.dir().join("logs").join(&session.run).join(format!("{name}.log"));
-        Self { session, node, file: None, path, tail: Vec::new() }
+        self.session.project.store.dir().join("logs").join(&self.session.run).join(format!("{name}.log"))
     }
 
     /// Adds a line; secrets are masked.
     pub(super) fn line(&mut self, line: &str) {
         let line = self.session.masker.mask(line);
         if self.file.is_none() {
-            if let Some(dir) = self.path.parent() {
+            let path = self.path();
+            if let Some(dir) = path.parent() {
                 let _ = std::fs::create_dir_all(dir);
             }
-            self.file = File::options().create(true).append(true).open(&self.path).ok();
+            self.file = File::options().create(true).append(true).open(&path).ok();
         }
         if let Some(file) = &mut self.file {
             let _ = writeln!(file, "{line}");
@@ -54,9 +57,9 @@ impl<'s> LogFile<'s> {
 
     /// Relative to the root; `None` if there was no line.
     pub(super) fn shown_path(&self) -> Option<String> {
+        self.file.as_ref()?;
+        let path = self.path();
         let root = &self.session.project.root;
-        self.file
-            .as_ref()
-            .map(|_| self.path.strip_prefix(root).unwrap_or(&self.path).to_string_lossy().into_owned())
+        Some(path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned())
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Scheduler {
     running: HashMap<NodeIx, Demand>,
     /// How many of them mostly wait.
     waiting: usize,
+    /// How many of what is ready take no CPU slot.
+    ready_waits: usize,
     /// How many ended so far, and the last of them with what it gave free.
     ended: u64,
     freed: Option<(NodeIx, Demand)>,
@@ -57,6 +59,7 @@ impl Scheduler {
     pub(super) fn push(&mut self, node: NodeIx, mut demand: Demand, priority: u64) {
         demand.cpu = demand.cpu.min(self.capacity.cpu);
         demand.since = self.ended;
+        self.ready_waits += usize::from(demand.cpu == 0);
         self.demands.insert(node, demand);
         self.ready.insert((Reverse(priority), node));
     }
@@ -66,6 +69,7 @@ impl Scheduler {
         let (priority, node) = self.choose(self.cpu())?;
         self.ready.remove(&(priority, node));
         let demand = self.demands.remove(&node)?;
+        self.ready_waits -= usize::from(demand.cpu == 0);
         self.used.cpu += demand.cpu;
         self.used.mem += demand.mem;
         for (pool, n) in &demand.pools {
@@ -98,6 +102,10 @@ impl Scheduler {
 
     /// The first that fits if there are `cpu` slots.
     fn choose(&self, cpu: u32) -> Option<(Reverse<u64>, NodeIx)> {
+        // the usual case, with thousands of nodes ready: there is no need to look at each
+        if self.used.cpu >= cpu && self.used.cpu > 0 && self.ready_waits == 0 {
+            return None;
+        }
         for &(priority, node) in &self.ready {
             let demand = &self.demands[&node];
             if self.fits(demand, cpu) {
@@ -193,13 +201,16 @@ impl Scheduler {
 
     /// Takes back one that has not started.
     pub(super) fn remove(&mut self, node: NodeIx) {
-        self.demands.remove(&node);
+        if let Some(demand) = self.demands.remove(&node) {
+            self.ready_waits -= usize::from(demand.cpu == 0);
+        }
         self.ready.retain(|(_, ready)| *ready != node);
     }
 
     /// Takes back everything that has not started.
     pub(super) fn drain(&mut self) -> Vec<NodeIx> {
         self.demands.clear();
+        self.ready_waits = 0;
         std::mem::take(&mut self.ready).into_iter().map(|(_, node)| node).collect()
     }
 

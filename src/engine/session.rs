@@ -56,6 +56,8 @@ pub struct Session {
     pub(super) asides: Asides,
     scratch: PathBuf,
     scratch_made: OnceLock<()>,
+    /// What every command and service gets.
+    env: OnceLock<Vec<(String, String)>>,
     /// The program that can be a guard and a simulator: this one.
     pub(super) program: PathBuf,
     /// What was done about runs that were killed.
@@ -118,6 +120,7 @@ impl Session {
             asides: Asides::new(&scratch),
             scratch,
             scratch_made: OnceLock::new(),
+            env: OnceLock::new(),
             program,
             recovered: Vec::new(),
             jobs: OnceLock::new(),
@@ -300,10 +303,13 @@ impl Session {
 
     /// Environment of a command or service: little is inherited.
     pub(super) fn base_env(&self) -> Vec<(String, String)> {
-        let mut env = plain_env();
-        env.push((ENV_RUN.to_owned(), self.run.clone()));
-        env.push((ENV_ROOT.to_owned(), self.project.root.to_string_lossy().into_owned()));
-        env
+        let env = self.env.get_or_init(|| {
+            let mut env = plain_env();
+            env.push((ENV_RUN.to_owned(), self.run.clone()));
+            env.push((ENV_ROOT.to_owned(), self.project.root.to_string_lossy().into_owned()));
+            env
+        });
+        env.clone()
     }
 }
 

@@ -146,7 +146,7 @@ fn run_with_grace(job: CommandJob, guard: &Guard, grace: Duration) -> Result<Exi
         let now = Instant::now();
         let kill_now = job.kill_now.is_cancelled();
         if let Some(ending) = &mut ending {
-            if status.is_some() && !family.left_over(begun) {
+            if status.is_some() && !family.left_over(begun, guard) {
                 break;
             }
             if kill_now || now >= ending.deadline {
@@ -165,7 +165,7 @@ fn run_with_grace(job: CommandJob, guard: &Guard, grace: Duration) -> Result<Exi
             continue;
         }
         if status.is_some() {
-            if !family.left_over(begun) {
+            if !family.left_over(begun, guard) {
                 break;
             }
             family.terminate();

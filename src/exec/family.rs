@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::Guard;
 use crate::base::{clock, process};
 
 /// More processes than this since a command began: all that there are are fewer to look at.
@@ -71,17 +72,17 @@ impl Family {
     }
 
     /// True if something is left after the leader, which was started at `since`, was reaped.
-    pub(super) fn left_over(&self, since: Instant) -> bool {
-        process::group_alive(self.pgid) || self.marked_since(since)
+    pub(super) fn left_over(&self, since: Instant, guard: &Guard) -> bool {
+        process::group_alive(self.pgid) || self.marked_since(since, guard)
     }
 
     /// Whether a process runs that was started after the leader and carries the mark.
     ///
     /// This is asked at the end of every command. Ids of processes are given in rising order, so those that descend from the leader are
-    /// among the few after its own: each is asked for by its id, and only one that is there is looked at. Where an id may have come
+    /// among the few after its own: each is asked for by its id, and only one that is there, in no group of another command, is looked at. Where an id may have come
     /// round, or the system does not tell the last one, all processes are looked at. Of a process between fork and exec the parent's
     /// environment is seen: that of a marked parent carries the mark too.
-    fn marked_since(&self, since: Instant) -> bool {
+    fn marked_since(&self, since: Instant, guard: &Guard) -> bool {
         let mut from = self.pgid;
         loop {
             let Some(last) = process::last_pid().filter(|last| (from..from + MANY).contains(last)) else {
@@ -94,7 +95,9 @@ impl Family {
                 return false;
             }
             // One that is gone may have started another meanwhile: the last id is asked for until it stands.
-            if (from + 1..=last).any(|pid| process::exists(pid) && self.is_marked(pid)) {
+            let foreign = |group: u32| group != self.pgid && guard.knows(group);
+            let there = |pid: &u32| process::group_of(*pid).is_some_and(|group| !foreign(group));
+            if (from + 1..=last).filter(there).any(|pid| self.is_marked(pid)) {
                 return true;
             }
             from = last;

@@ -55,6 +55,11 @@ impl Groups {
         }
     }
 
+    /// Whether it is one of them.
+    pub(super) fn has(&self, group: u32) -> bool {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).of.contains_key(&group)
+    }
+
     /// Memory may be short: then the guard still finds the processes by the mark of the run.
     fn write(&self, place: u64, group: u32) {
         let _ = self.file.write_all_at(&group.to_ne_bytes(), place * ENTRY as u64);
@@ -94,7 +99,9 @@ mod tests {
         for group in [7, 8, 9] {
             groups.add(group);
         }
+        assert!(groups.has(8));
         groups.remove(8);
+        assert!(!groups.has(8));
         groups.remove(1);
         assert_eq!(read(groups.share().unwrap()), [7, 9].into());
         groups.add(u32::MAX);

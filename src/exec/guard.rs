@@ -78,6 +78,11 @@ impl Guard {
         self.groups.remove(pgid);
     }
 
+    /// Whether this is a process group that flow started and that is not over.
+    pub(super) fn knows(&self, pgid: u32) -> bool {
+        self.groups.has(pgid)
+    }
+
     /// Ends whatever the run left behind and waits for the guard. Every group should be released by now.
     pub fn finish(self) {
         drop(self);

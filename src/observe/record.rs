@@ -276,12 +276,12 @@ pub struct Recorder {
 
 struct Writing {
     begun: bool,
-    write: Box<dyn FnMut(Value) + Send>,
+    write: Box<dyn FnMut(&str) + Send>,
 }
 
 impl Recorder {
-    /// `write` takes the lines in order.
-    pub fn new(write: impl FnMut(Value) + Send + 'static) -> Self {
+    /// `write` takes the lines in order, without their ends.
+    pub fn new(write: impl FnMut(&str) + Send + 'static) -> Self {
         Self { state: Mutex::new(Writing { begun: false, write: Box::new(write) }) }
     }
 }
@@ -291,9 +291,12 @@ impl Observer for Recorder {
         let mut state = lock(&self.state);
         let Writing { begun, write } = &mut *state;
         if !std::mem::replace(begun, true) {
-            write(header(stamped));
+            write(&header(stamped).to_string());
         }
-        write(serde_json::to_value(stamped).unwrap_or_else(|e| json!({ "unwritable": e.to_string() })));
+        match serde_json::to_string(stamped) {
+            Ok(line) => write(&line),
+            Err(e) => write(&json!({ "unwritable": e.to_string() }).to_string()),
+        }
     }
 }
 
@@ -377,7 +380,8 @@ pub(super) mod tests {
     pub(in crate::observe) fn lines() -> Vec<Value> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let sink = lines.clone();
-        let recorder = Recorder::new(move |line| sink.lock().unwrap().push(line));
+        let recorder =
+            Recorder::new(move |line: &str| sink.lock().unwrap().push(serde_json::from_str(line).unwrap()));
         for (n, event) in events().into_iter().enumerate() {
             recorder.observe(&Stamped { t: n as f64 / 8.0, event });
         }

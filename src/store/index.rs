@@ -232,6 +232,11 @@ impl Index {
         Ok(count as u64)
     }
 
+    /// True if this small blob is queued.
+    pub(super) fn is_queued(&self, digest: &Digest) -> bool {
+        locked(&self.pending).contains_key(digest)
+    }
+
     /// Queues a small blob; it can be read at once, and is committed before any result handed over later.
     pub(super) fn put_small(&self, digest: &Digest, packed: &[u8]) {
         let digest = *digest;
@@ -240,11 +245,11 @@ impl Index {
         let pending = Arc::clone(&self.pending);
         self.writer.queue_then(
             Box::new(move |db| {
-                db.prepare_cached("INSERT OR REPLACE INTO small VALUES (?1, ?2, ?3)")?.execute((
-                    digest.0,
-                    &packed[..],
-                    now_ns(),
-                ))?;
+                // one that is there already counts as used now
+                let insert = "INSERT INTO small VALUES (?1, ?2, ?3)
+                    ON CONFLICT DO UPDATE SET used_ns = ?3 WHERE abs(used_ns - ?3) > ?4";
+                let often = NOTED_EVERY.as_nanos() as i64;
+                db.prepare_cached(insert)?.execute((digest.0, &packed[..], now_ns(), often))?;
                 Ok(())
             }),
             Box::new(move |result| {
@@ -275,19 +280,6 @@ impl Index {
                 .optional()
         })?;
         Ok(row.map(|(packed, used_ns)| (Cow::Owned(packed), used_ns)))
-    }
-
-    /// True if there is such a small blob and it was used so recently that `gc` beside this process leaves it alone.
-    pub(super) fn has_small_in_use(&self, digest: &Digest) -> Result<bool> {
-        if locked(&self.pending).contains_key(digest) {
-            return Ok(true);
-        }
-        let used: Option<i64> = self.read(|db| {
-            db.prepare_cached("SELECT used_ns FROM small WHERE digest = ?1")?
-                .query_row([digest.0], |row| row.get(0))
-                .optional()
-        })?;
-        Ok(used.is_some_and(|used_ns| !is_due(used_ns, now_ns())))
     }
 
     /// True if there is such a small blob; it then counts as used now.

@@ -41,7 +41,7 @@ impl Store {
         let digest = Digest::of(bytes);
         let failed = |e| Error::io("store a blob in", self.dir(), e);
         if bytes.len() <= SMALL {
-            if self.index().has_small_in_use(&digest)? {
+            if self.index().is_queued(&digest) {
                 return Ok(digest);
             }
             self.index().put_small(&digest, &pack::pack(bytes).map_err(failed)?);

@@ -581,7 +581,7 @@ fn child_that_is_killed() {
             NodeRow { key, manifest: vec![], seconds: vec![], outputs: vec![], run: "killed".to_owned() };
         workspace.put_node("w", &n.to_string(), row);
         workspace.sync().unwrap();
-        run.line(&json!({"node": n})).unwrap();
+        run.line(&json!({"node": n}).to_string()).unwrap();
         run.flush().unwrap();
     }
 }

@@ -24,7 +24,7 @@ struct Job {
 }
 
 /// Longest time that work waits for more, if nobody waits for it.
-const LINGER: Duration = Duration::from_millis(50);
+const LINGER: Duration = Duration::from_millis(100);
 /// As much work is committed without waiting for more.
 const MANY: usize = 4096;
 

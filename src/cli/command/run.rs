@@ -237,7 +237,7 @@ impl Observers {
         let record: Arc<Mutex<RecordFile>> = Arc::default();
         let file = Arc::clone(&record);
         observers.push(Arc::new(Recorder::new(move |line| {
-            file.lock().unwrap_or_else(|e| e.into_inner()).line(&line);
+            file.lock().unwrap_or_else(|e| e.into_inner()).line(line);
         })));
         Ok(Self { summary, events, trace, record, sink: Arc::new(Fanout::new(observers)) })
     }
@@ -266,7 +266,7 @@ struct RecordFile {
 }
 
 impl RecordFile {
-    fn line(&mut self, line: &serde_json::Value) {
+    fn line(&mut self, line: &str) {
         if let Some(writer) = self.writer.as_mut()
             && let Err(error) = writer.line(line)
         {

@@ -245,9 +245,9 @@ impl Index {
         let pending = Arc::clone(&self.pending);
         self.writer.queue_then(
             Box::new(move |db| {
-                // one that is there already counts as used now
-                let insert = "INSERT INTO small VALUES (?1, ?2, ?3)
-                    ON CONFLICT DO UPDATE SET used_ns = ?3 WHERE abs(used_ns - ?3) > ?4";
+                // one that is there already counts as used now; one that is damaged is whole again
+                let insert = "INSERT INTO small VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE
+                    SET packed = ?2, used_ns = ?3 WHERE packed <> ?2 OR abs(used_ns - ?3) > ?4";
                 let often = NOTED_EVERY.as_nanos() as i64;
                 db.prepare_cached(insert)?.execute((digest.0, &packed[..], now_ns(), often))?;
                 Ok(())

@@ -1170,15 +1170,6 @@ fn not_yet() {
     w.write("flow.json", r#"{"name": "x", "steps": {"a": {"run": "true"}}}"#);
     says(
         &w,
-        &["run", "flow.json", "--strict"],
-        expect![[r#"
-            exit 2
-            error: not yet: --strict
-            help: this version of flow does not do it; flow --help lists what it does
-        "#]],
-    );
-    says(
-        &w,
         &["load", "--endpoint", "http://x"],
         expect![[r#"
             exit 2

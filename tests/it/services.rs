@@ -185,7 +185,7 @@ fn one_that_dies_at_its_start_says_why() {
         assert_eq!(starts(&run), 1, "it is never started again");
     }
     let w = served(json!({"run": ["no-such-server"]}), json!({"f": fetch("a")}));
-    let run = w.run(&[]).exits(1);
+    let run = w.run(&[]).exits(4);
     assert!(run.stderr.contains("program 'no-such-server' not found"), "{}", run.stderr);
     assert!(run.stderr.contains("install it"), "the hint is lost: {}", run.stderr);
 }

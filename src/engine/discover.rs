@@ -133,7 +133,7 @@ impl Job<'_> {
             let fault = |message: String| Failure::new(format!("{}:{line}: {message}", depfile.shown));
             let full = cwd.join(&name);
             // what flow itself put into scratch for this attempt, and the depfile
-            if files::normalize(&full).starts_with(&scratch) || files::normalize(&full) == depfile.path {
+            if files::normalize(&full).starts_with(scratch) || files::normalize(&full) == depfile.path {
                 continue;
             }
             let Ok(stat) = Stat::following(&full) else {

@@ -47,6 +47,10 @@ impl Cache {
         }
     }
 
+    pub fn is_damaged(&self, blob: &str) -> bool {
+        self.damaged.contains(blob)
+    }
+
     pub fn lose_blobs(&mut self) {
         self.blobs.clear();
         self.damaged.clear();

@@ -36,7 +36,7 @@ impl World {
                 // a blob that is damaged or lost is found when it is wanted; of equal nodes one runs
                 Some("would_restore") => fits(&[Restored, Ran, Failed, Skipped]),
                 Some("would_run") => fits(&[Ran, Failed, Skipped]) || shared,
-                Some("would_fail") => fits(&[Failed]),
+                Some("would_fail") => fits(&[Failed, Skipped]),
                 // what decides is not made yet
                 Some("may_run") => true,
                 Some("absent") => fits(&[Absent, Skipped]),

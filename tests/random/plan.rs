@@ -345,8 +345,10 @@ impl Planner<'_> {
         let stored = |by: &BTreeMap<String, BTreeSet<usize>>, good: &dyn Fn(&usize) -> bool| {
             by.get(blob).is_some_and(|nodes| nodes.iter().any(good))
         };
+        // what is stored beside a damaged blob leaves it as it is
+        let kept = !(self.certain && self.before.cache.is_damaged(blob));
         self.before.cache.has_blob(blob, self.certain)
-            || stored(&self.stored, &|other| self.above[node].contains(other))
+            || kept && stored(&self.stored, &|other| self.above[node].contains(other))
             || stored(&self.others, &|other| *other != node)
     }
 

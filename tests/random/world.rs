@@ -308,7 +308,10 @@ impl World {
                     match content {
                         Some(content) => wanted.put(path, content),
                         None if self.published.contains(path) => wanted.remove(path),
-                        None if self.unsure.contains(path) => drop(open.insert(path.clone())),
+                        // flow cannot know whose it is; a command that writes the place itself has it set aside
+                        None if self.unsure.contains(path) || (node.step.direct && output == 0) => {
+                            open.insert(path.clone());
+                        }
                         None => {}
                     }
                 } else if self.dirty.contains(path) {

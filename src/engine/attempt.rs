@@ -81,7 +81,7 @@ impl Finished {
 /// What a job comes to.
 pub(super) enum Performed<'s> {
     /// It is over.
-    Finished(Finished),
+    Finished(Box<Finished>),
     /// It made its outputs, and stored their bytes: what remains is to record and publish them.
     Made(Box<Pending<'s>>),
 }
@@ -143,15 +143,15 @@ pub(super) fn perform<'s>(
         Task::Run { keyed, reason, previous, share } => job.run(keyed, reason, previous, share),
     };
     match step {
-        Step::End(end) => Performed::Finished(job.finish(end)),
-        Step::Made(made) => Performed::Made(Box::new(Pending::new(job, made))),
+        Step::End(end) => Performed::Finished(Box::new(job.finish(end))),
+        Step::Made(made) => Performed::Made(Box::new(Pending::new(job, *made))),
     }
 }
 
 /// What an attempt comes to.
 enum Step<'s> {
     End(End),
-    Made(Success<'s>),
+    Made(Box<Success<'s>>),
 }
 
 /// What an attempt gave.
@@ -308,7 +308,7 @@ impl<'s> Job<'s> {
                 Ok(Tried::Made(found, whole, seconds)) => {
                     self.key = whole.as_ref().map(|keyed| keyed.key);
                     let keyed = whole.unwrap_or(keyed);
-                    return Step::Made(Success { keyed, found, scratch, lock, seconds });
+                    return Step::Made(Box::new(Success { keyed, found, scratch, lock, seconds }));
                 }
                 Ok(Tried::End(end)) => scratch.undo().map(|()| end).map_err(Failure::from),
                 Err(failure) => match scratch.undo() {

@@ -90,7 +90,7 @@ pub fn path(cache: &Path, root: &Path, arguments: &[&str]) -> Option<PathBuf> {
 /// What the certificate of a command line says now.
 pub enum Check {
     /// Nothing to do.
-    Holds(Certified),
+    Holds(Box<Certified>),
     /// These files have other contents or are gone; everything else is as it was.
     Changed(Box<Changed>),
     /// Nothing: everything has to be looked at.
@@ -148,7 +148,7 @@ pub fn check(path: &Path) -> Check {
         if !touched.is_empty() {
             certificate.renew(path, &touched, &[], began_ns);
         }
-        return Check::Holds(certificate.certified);
+        return Check::Holds(Box::new(certificate.certified));
     }
     Check::Changed(Box::new(Changed { place: path.to_owned(), certificate, changed, touched, began_ns }))
 }
@@ -380,7 +380,7 @@ mod tests {
 
     fn valid(place: &Path) -> Option<Certified> {
         match check(place) {
-            Check::Holds(certified) => Some(certified),
+            Check::Holds(certified) => Some(*certified),
             Check::Changed(_) | Check::Void => None,
         }
     }

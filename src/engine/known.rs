@@ -59,7 +59,7 @@ fn roots(compiled: &Compiled, changed: &Changed) -> Option<Vec<NodeIx>> {
     let mut taken = std::collections::HashSet::new();
     let mut roots = Vec::new();
     for ix in 0..compiled.len() {
-        let takes = compiled.tables.takes.of(ix).iter().filter(|n| left.get(n).is_some());
+        let takes = compiled.tables.takes.of(ix).iter().filter(|n| left.contains_key(n));
         let mut concerned = false;
         for n in takes {
             left.get(n)?.as_ref()?;

@@ -102,7 +102,10 @@ mod tests {
             let barrier = Arc::new(Barrier::new(8));
             for _ in 0..8 {
                 let barrier = Arc::clone(&barrier);
-                pool.run(scope, move || drop(barrier.wait())).unwrap();
+                pool.run(scope, move || {
+                    barrier.wait();
+                })
+                .unwrap();
             }
             for _ in 0..1000 {
                 pool.run(scope, || {

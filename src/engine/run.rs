@@ -337,14 +337,14 @@ impl<'s> Coordinator<'s> {
         's: 'scope,
     {
         match message {
-            Message::Performed(Performed::Finished(finished)) => self.finished(finished, scope),
+            Message::Performed(Performed::Finished(finished)) => self.finished(*finished, scope),
             Message::Performed(Performed::Made(pending)) => {
                 // it needs its slot no longer
                 let ix = pending.node();
                 self.scheduler.finish(ix);
                 hands.take(*pending, self.opens(ix) >= self.scheduler.top());
             }
-            Message::Committed(finished) => self.finished(finished, scope),
+            Message::Committed(finished) => self.finished(*finished, scope),
             Message::CommitDone => hands.commit_done(),
         }
     }

@@ -29,7 +29,7 @@ pub(super) enum Message<'s> {
     /// A job is over, or made something.
     Performed(Performed<'s>),
     /// What a job made is committed, or could not be.
-    Committed(Finished),
+    Committed(Box<Finished>),
     /// All that was handed over to be committed is.
     CommitDone,
 }
@@ -104,7 +104,7 @@ impl<'scope, 'env, 's: 'scope> Hands<'scope, 'env, 's> {
             // a job that panics must not leave the run waiting for it
             let job = || perform(session, finder, ix, task, given, begin, cancel);
             let performed = catch_unwind(AssertUnwindSafe(job))
-                .unwrap_or_else(|panic| Performed::Finished(Finished::panicked(ix, &*panic)));
+                .unwrap_or_else(|panic| Performed::Finished(Box::new(Finished::panicked(ix, &*panic))));
             // the receiver is gone only if the run is over
             let _ = sender.send(Message::Performed(performed));
         })
@@ -156,12 +156,12 @@ fn commit_all<'s>(session: &Session, batches: &Receiver<Vec<Pending<'s>>>, told:
         let mut done = |finished: Finished| {
             left.remove(&finished.node);
             // the receiver is gone only if the run is over
-            let _ = told.send(Message::Committed(finished));
+            let _ = told.send(Message::Committed(Box::new(finished)));
         };
         let panicked = catch_unwind(AssertUnwindSafe(|| commit(session, batch, &mut done)));
         if let Err(panic) = panicked {
             for node in left {
-                let _ = told.send(Message::Committed(Finished::panicked(node, &*panic)));
+                let _ = told.send(Message::Committed(Box::new(Finished::panicked(node, &*panic))));
             }
         }
         let _ = told.send(Message::CommitDone);

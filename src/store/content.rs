@@ -107,7 +107,7 @@ fn unpacked(blob: &File, frames: &Frames, target: Option<&File>) -> io::Result<D
         desk.unpack(blob, &frame)?;
         target.map_or(Ok(()), |target| desks::write(target, &desk.plain, frame.offset))
     };
-    desks::in_order(frames.count(), (), work, |(), _| Ok(())).map(|(digest, ())| digest)
+    desks::in_any_order(frames.count(), work)
 }
 
 fn plain(blob: &File, size: u64, target: Option<&File>) -> io::Result<Digest> {
@@ -121,7 +121,7 @@ fn plain(blob: &File, size: u64, target: Option<&File>) -> io::Result<Digest> {
         let (offset, size) = piece_of(index, size);
         desk.copy(blob, offset, size, target)
     };
-    desks::in_order(pieces(size), (), work, |(), _| Ok(())).map(|(digest, ())| digest)
+    desks::in_any_order(pieces(size), work)
 }
 
 fn judged(read: io::Result<Digest>, digest: &Digest) -> io::Result<Outcome> {

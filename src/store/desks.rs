@@ -3,6 +3,7 @@
 //!
 //! Whatever the size of the content and however many are at work on different ones, the process holds at most [`MOST`] desks.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -134,33 +135,15 @@ pub(super) fn in_order<S: Send>(
     work: impl Fn(u64, &mut Desk) -> io::Result<()> + Sync,
     turn: impl Fn(&mut S, &Desk) -> io::Result<()> + Sync,
 ) -> io::Result<(Digest, S)> {
-    let line = Line {
-        next: AtomicU64::new(0),
-        count,
-        turns: Mutex::new(Turns { now: 0, hash: TreeHash::default(), state, failed: None }),
-        moved: Condvar::new(),
-    };
-    let desk = Lease::wait();
-    let helpers: Vec<Lease> = (1..(count / 2).min(threads())).map_while(|_| Lease::if_free()).collect();
-    std::thread::scope(|scope| {
-        for mut desk in helpers {
-            let (line, work, turn) = (&line, &work, &turn);
-            // A thread that cannot be started is done without.
-            let _ =
-                std::thread::Builder::new().name("flow-pieces".to_owned()).spawn_scoped(scope, move || {
-                    // Whoever waits for a first desk is served before those who have one.
-                    while !wanted() && line.step(&mut desk, work, turn) {}
-                });
-        }
-        let mut desk = desk;
-        while line.step(&mut desk, &work, &turn) {}
-    });
-    let turns = line.turns.into_inner().unwrap_or_else(PoisonError::into_inner);
-    match (turns.failed, turns.hash.finish()) {
-        (Some(error), _) => Err(error),
-        (None, Some(digest)) => Ok((digest, turns.state)),
-        (None, None) => Err(io::Error::other("fewer than two pieces")),
-    }
+    Line::new(count, true, state).run(&work, &turn)
+}
+
+/// The same where nothing depends on the order: nobody waits for a thread that is behind.
+pub(super) fn in_any_order(
+    count: u64,
+    work: impl Fn(u64, &mut Desk) -> io::Result<()> + Sync,
+) -> io::Result<Digest> {
+    Line::new(count, false, ()).run(&work, &|(), _| Ok(())).map(|(digest, ())| digest)
 }
 
 /// The digest of a file of `size` bytes, read in pieces.
@@ -169,13 +152,14 @@ pub(super) fn hash(file: &File, size: u64) -> io::Result<Digest> {
         let (offset, size) = piece_of(index, size);
         desk.copy(file, offset, size, None)
     };
-    in_order(pieces(size), (), work, |(), _| Ok(())).map(|(digest, ())| digest)
+    in_any_order(pieces(size), work)
 }
 
-/// Pieces handed out in order, and given back in order.
+/// Pieces handed out in order, and given back in order or not.
 struct Line<S> {
     next: AtomicU64,
     count: u64,
+    ordered: bool,
     turns: Mutex<Turns<S>>,
     moved: Condvar,
 }
@@ -183,11 +167,46 @@ struct Line<S> {
 struct Turns<S> {
     now: u64,
     hash: TreeHash,
+    /// Of pieces that were done before an earlier one.
+    early: BTreeMap<u64, ChainingValue>,
     state: S,
     failed: Option<io::Error>,
 }
 
-impl<S> Line<S> {
+impl<S: Send> Line<S> {
+    fn new(count: u64, ordered: bool, state: S) -> Self {
+        let turns = Turns { now: 0, hash: TreeHash::default(), early: BTreeMap::new(), state, failed: None };
+        Self { next: AtomicU64::new(0), count, ordered, turns: Mutex::new(turns), moved: Condvar::new() }
+    }
+
+    fn run(
+        self,
+        work: &(impl Fn(u64, &mut Desk) -> io::Result<()> + Sync),
+        turn: &(impl Fn(&mut S, &Desk) -> io::Result<()> + Sync),
+    ) -> io::Result<(Digest, S)> {
+        let mut desk = Lease::wait();
+        let helpers: Vec<Lease> =
+            (1..(self.count / 2).min(threads())).map_while(|_| Lease::if_free()).collect();
+        std::thread::scope(|scope| {
+            for mut desk in helpers {
+                let line = &self;
+                // A thread that cannot be started is done without.
+                let _ = std::thread::Builder::new().name("flow-pieces".to_owned()).spawn_scoped(
+                    scope,
+                    // Whoever waits for a first desk is served before those who have one.
+                    move || while !wanted() && line.step(&mut desk, work, turn) {},
+                );
+            }
+            while self.step(&mut desk, work, turn) {}
+        });
+        let turns = self.turns.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match (turns.failed, turns.hash.finish()) {
+            (Some(error), _) => Err(error),
+            (None, Some(digest)) => Ok((digest, turns.state)),
+            (None, None) => Err(io::Error::other("fewer than two pieces")),
+        }
+    }
+
     /// Does one piece; false when there is none left or one has failed.
     fn step(
         &self,
@@ -203,22 +222,32 @@ impl<S> Line<S> {
         let panicked = Panicked(self);
         let worked = work(index, desk);
         let mut turns = self.lock();
-        while turns.failed.is_none() && turns.now != index {
+        while self.ordered && turns.failed.is_none() && turns.now != index {
             turns = self.moved.wait(turns).unwrap_or_else(PoisonError::into_inner);
         }
         if turns.failed.is_none() {
-            let done = worked.and_then(|()| turn(&mut turns.state, desk));
-            turns.hash.push(desk.hash);
-            turns.now += 1;
-            turns.failed = done.err();
+            turns.failed = worked.and_then(|()| turn(&mut turns.state, desk)).err();
+            turns.done(index, desk.hash);
         }
         std::mem::forget(panicked);
         self.moved.notify_all();
         turns.failed.is_none()
     }
+}
 
+impl<S> Line<S> {
     fn lock(&self) -> MutexGuard<'_, Turns<S>> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S> Turns<S> {
+    fn done(&mut self, index: u64, piece: ChainingValue) {
+        self.early.insert(index, piece);
+        while let Some(piece) = self.early.remove(&self.now) {
+            self.hash.push(piece);
+            self.now += 1;
+        }
     }
 }
 
@@ -342,10 +371,27 @@ mod tests {
                 let (offset, size) = piece_of(index, size);
                 desk.copy(&file, offset, size, Some(&copy))
             };
-            assert_eq!(in_order(pieces(size), (), work, |(), _| Ok(())).unwrap().0, digest);
+            assert_eq!(in_any_order(pieces(size), work).unwrap(), digest);
             assert_eq!(hash(&copy, size).unwrap(), digest);
             assert_eq!(hash(&file, size + 1).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
+    }
+
+    #[test]
+    fn a_thread_that_is_behind_holds_up_nobody_where_the_order_does_not_matter() {
+        let mut turns = Line::new(3, false, ()).turns.into_inner().unwrap();
+        let bytes = [vec![1; PIECE], vec![2; PIECE], vec![3; 5]].concat();
+        let piece = |index: u64| {
+            let (offset, size) = piece_of(index, bytes.len() as u64);
+            let mut hasher = piece_hasher(offset);
+            hasher.update(&bytes[offset as usize..offset as usize + size]);
+            hasher.finalize_non_root()
+        };
+        for (index, now) in [(2, 0), (1, 0), (0, 3)] {
+            turns.done(index, piece(index));
+            assert_eq!(turns.now, now);
+        }
+        assert_eq!(turns.hash.finish(), Some(Digest::of(&bytes)));
     }
 
     #[test]
@@ -382,6 +428,7 @@ mod tests {
         for at in [0, 3, 19] {
             let error = in_order(20, (), fail(at), |(), _| Ok(())).unwrap_err();
             assert_eq!(error.to_string(), "no");
+            assert_eq!(in_any_order(20, fail(at)).unwrap_err().to_string(), "no");
         }
         let error = in_order(
             20,

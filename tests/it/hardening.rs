@@ -213,10 +213,13 @@ fn a_lost_tree_object_makes_its_node_run_again_only_if_its_place_does_not_tell()
     }}));
     w.run(&[]).ok();
     w.remove("versions/v1");
-    // a list is only needed where its place does not tell
-    w.remove("d/y");
     lose_bytes(&w);
     w.run(&[]).ok().ran(["log"]);
+    // what is no longer whole does not tell what it held
+    w.remove("d/y");
+    lose_bytes(&w);
+    w.run(&[]).ok().ran(["p"]);
+    assert_eq!(w.read("d/y"), "2\n");
     assert_eq!((w.read("in"), w.read("versions/v1")), ("1\n".to_owned(), "v\n".to_owned()));
     w.run(&[]).ok().all_fresh();
 }

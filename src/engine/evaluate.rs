@@ -114,7 +114,7 @@ fn decide(
     }
     let (keyed, record) = match node.depfile() {
         None => {
-            let record = project.store.result(&keyed.key)?.filter(|record| fits(record, node));
+            let record = project.store.result_at_first(&keyed.key)?.filter(|record| fits(record, node));
             (keyed, record)
         }
         Some(_) => match second_level(project, finder, node, keyed, outputs) {

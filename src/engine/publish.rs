@@ -211,7 +211,7 @@ fn already(session: &Session, output: &Output, target: &Path, name: &str, entry:
 
 /// Makes the directory in which an output will lie.
 pub(super) fn make_parent(place: &Path) -> Result<()> {
-    let Some(parent) = place.parent() else { return Ok(()) };
+    let Some(parent) = place.parent().filter(|parent| !parent.is_dir()) else { return Ok(()) };
     fs::create_dir_all(parent).map_err(|e| match parent.ancestors().find(|above| above.is_file()) {
         Some(file) => {
             Error::step(format!("{} is a file, and {} is to be made in it", file.display(), place.display()))

@@ -179,6 +179,9 @@ fn sweep(run_id: &str, groups: &BTreeSet<u32>, grace: Duration, settle: Duration
         ended.extend(&left);
         left.is_empty()
     });
+    if ended.is_empty() && settle.is_zero() {
+        return 0;
+    }
     let mut quiet_since: Option<Instant> = None;
     process::wait_until(LAST_WAIT, || {
         let left = left();

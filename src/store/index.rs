@@ -116,6 +116,15 @@ impl Index {
     /// The result of `key`. The table is read by one scan once a few were asked for; a miss asks the table again, since another
     /// run may have added it.
     pub(super) fn result(&self, key: &Digest) -> Result<Option<Arc<ResultRecord>>> {
+        self.result_by(key, true)
+    }
+
+    /// The same; but what another run added after the scan may be missed.
+    pub(super) fn result_at_first(&self, key: &Digest) -> Result<Option<Arc<ResultRecord>>> {
+        self.result_by(key, false)
+    }
+
+    fn result_by(&self, key: &Digest, again: bool) -> Result<Option<Arc<ResultRecord>>> {
         let mut results = locked(&self.results);
         results.asked = results.asked.saturating_add(1);
         if !results.scanned && results.asked > BEFORE_SCAN {
@@ -124,6 +133,7 @@ impl Index {
         let packed = match results.held.get(key) {
             Some(Held::Ready(record)) => return Ok(Some(Arc::clone(record))),
             Some(Held::Packed(bytes)) => bytes.to_vec(),
+            None if results.scanned && !again => return Ok(None),
             None => match self.result_row(key)? {
                 Some(bytes) => bytes,
                 None => return Ok(None),

@@ -100,6 +100,12 @@ impl Store {
         self.inner.index.result(key)
     }
 
+    /// The same at less cost; but what another process records while this store is open may be missed. For whoever asks again with
+    /// [`Store::result`] once it holds the key.
+    pub fn result_at_first(&self, key: &Digest) -> Result<Option<Arc<ResultRecord>>> {
+        self.inner.index.result_at_first(key)
+    }
+
     /// Records the result of `key`; returns when it is committed. Its blobs must have been put before.
     pub fn put_result(&self, key: &Digest, record: &ResultRecord) -> Result<()> {
         self.inner.index.put_results(&[(*key, record)])

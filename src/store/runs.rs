@@ -17,7 +17,7 @@ use crate::{Error, Result};
 const SUFFIX: &str = ".jsonl.zst";
 
 /// Lines are pushed to the file at most this often, so that a kill loses little and a fast run does not pay for it.
-const PUSH_EVERY: Duration = Duration::from_millis(20);
+const PUSH_EVERY: Duration = Duration::from_millis(50);
 
 /// More than this many bytes never wait.
 const PUSH_BYTES: usize = 64 << 10;
@@ -35,7 +35,8 @@ pub struct RunInfo {
 pub struct RunWriter {
     path: PathBuf,
     encoder: Encoder<'static, File>,
-    waiting: usize,
+    /// Lines that the file has not got yet.
+    waiting: Vec<u8>,
     pushed: Option<Instant>,
 }
 
@@ -51,32 +52,33 @@ impl RunWriter {
             .map_err(|e| place::not_writable(Error::io("write the run record", &path, &e), &e))?;
         let mut encoder = Encoder::new(file, pack::LEVEL).map_err(failed)?;
         encoder.include_checksum(true).map_err(failed)?;
-        Ok(Self { path, encoder, waiting: 0, pushed: None })
+        Ok(Self { path, encoder, waiting: Vec::new(), pushed: None })
     }
 
-    /// Adds one line, JSON without a line end. It reaches the file within 20 ms if lines keep coming; else with the next line or
+    /// Adds one line, JSON without a line end. It reaches the file within 50 ms if lines keep coming; else with the next line or
     /// [`Self::flush`].
     pub fn line(&mut self, line: &str) -> Result<()> {
-        let mut write = |text: &str| self.encoder.write_all(text.as_bytes());
-        write(line).and_then(|()| write("\n")).map_err(|e| self.failed(e))?;
-        self.waiting += line.len() + 1;
+        self.waiting.extend_from_slice(line.as_bytes());
+        self.waiting.push(b'\n');
         failpoint::hit("record_line");
         let due = self.pushed.is_none_or(|then| then.elapsed() >= PUSH_EVERY);
-        if due || self.waiting >= PUSH_BYTES { self.flush() } else { Ok(()) }
+        if due || self.waiting.len() >= PUSH_BYTES { self.flush() } else { Ok(()) }
     }
 
     /// Pushes what was added to the file, where it survives a kill of this process.
     pub fn flush(&mut self) -> Result<()> {
-        if self.waiting > 0 {
-            self.encoder.flush().map_err(|e| self.failed(e))?;
-            self.waiting = 0;
+        if !self.waiting.is_empty() {
+            let pushed = self.encoder.write_all(&self.waiting).and_then(|()| self.encoder.flush());
+            pushed.map_err(|e| self.failed(e))?;
+            self.waiting.clear();
         }
         self.pushed = Some(Instant::now());
         Ok(())
     }
 
     /// Ends the record.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()?;
         let path = self.path;
         self.encoder.finish().map(drop).map_err(|e| Error::io("write the run record", &path, e))
     }

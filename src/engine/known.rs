@@ -35,6 +35,7 @@ pub fn resume(changed: Changed, root: &Path, cache: &Path, catalog: Catalog) -> 
     let Some(compiled) = plan else { return Ok(None) };
     let Some(roots) = roots(&compiled, &changed) else { return Ok(None) };
     let store = Arc::new(Store::open(cache)?);
+    store.expect_few();
     let workspace = Arc::new(Workspace::open_sparsely(&store, root)?);
     let closure = compiled.closure(&roots);
     let project = Project {

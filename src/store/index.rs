@@ -51,6 +51,8 @@ enum Held {
 struct Results {
     asked: u32,
     scanned: bool,
+    /// Few of many are asked for: each is read by itself.
+    few: bool,
     held: HashMap<Digest, Held>,
 }
 
@@ -113,6 +115,11 @@ impl Index {
         Ok(index)
     }
 
+    /// From now on no scan is worth it: few of many results will be asked for.
+    pub(super) fn expect_few(&self) {
+        locked(&self.results).few = true;
+    }
+
     /// The result of `key`. The table is read by one scan once a few were asked for; a miss asks the table again, since another
     /// run may have added it.
     pub(super) fn result(&self, key: &Digest) -> Result<Option<Arc<ResultRecord>>> {
@@ -127,7 +134,7 @@ impl Index {
     fn result_by(&self, key: &Digest, again: bool) -> Result<Option<Arc<ResultRecord>>> {
         let mut results = locked(&self.results);
         results.asked = results.asked.saturating_add(1);
-        if !results.scanned && results.asked > BEFORE_SCAN {
+        if !results.scanned && !results.few && results.asked > BEFORE_SCAN {
             self.scan(&mut results)?;
         }
         let packed = match results.held.get(key) {

@@ -95,6 +95,11 @@ impl Store {
         &self.inner.dir
     }
 
+    /// Says that few of many results will be asked for: they are read one by one.
+    pub fn expect_few(&self) {
+        self.inner.index.expect_few();
+    }
+
     /// The recorded result of `key`.
     pub fn result(&self, key: &Digest) -> Result<Option<Arc<ResultRecord>>> {
         self.inner.index.result(key)

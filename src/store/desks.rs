@@ -1,7 +1,8 @@
 //! Long content in pieces on several threads: each has a desk with two buffers, and there are only so many desks. Unaware of what
 //! is done with the pieces.
 //!
-//! Whatever the size of the content and however many are at work on different ones, the process holds at most [`MOST`] desks.
+//! Whatever the size of the content and however many are at work on different ones, the process holds at most [`MOST`] desks, and for
+//! each of them a few packed pieces that wait for an earlier one.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,10 +23,13 @@ use crate::base::digest::Digest;
 pub(super) const PIECE: usize = 1 << 20;
 
 /// The most desks of a process.
-const MOST: usize = 16;
+const MOST: usize = 12;
 
 /// The most threads for one content.
 const MOST_THREADS: usize = 8;
+
+/// How many packed pieces may wait for an earlier one, for each thread: one that is held up must not hold up the others.
+const AHEAD: u64 = 2;
 
 /// Bytes read, hashed and written at a time, so that they are still in the processor's cache. Longer writes make the kernel look for
 /// longer runs of free memory, which can cost several times the copy.
@@ -127,15 +131,16 @@ pub(super) fn pieces(size: u64) -> u64 {
     size.div_ceil(PIECE as u64)
 }
 
-/// Hands pieces `0..count` to as many threads as are free; `work` reads and hashes one, several at a time, and `turn` is called for one
-/// after the other in their order. Returns the digest of all, and `state` as `turn` left it. At least two pieces.
+/// Hands pieces `0..count` to as many threads as are free; `work` reads, hashes and packs one, several at a time, and `turn` is called
+/// for the packed pieces in their order, one at a time. What is done before an earlier one waits, but not much of it. Returns the
+/// digest of all, and `state` as `turn` left it. At least two pieces.
 pub(super) fn in_order<S: Send>(
     count: u64,
     state: S,
     work: impl Fn(u64, &mut Desk) -> io::Result<()> + Sync,
-    turn: impl Fn(&mut S, &Desk) -> io::Result<()> + Sync,
+    turn: impl Fn(&mut S, &[u8]) -> io::Result<()> + Sync,
 ) -> io::Result<(Digest, S)> {
-    Line::new(count, true, state).run(&work, &turn)
+    Line::new(count, Some(AHEAD * threads()), state).run(&work, &turn)
 }
 
 /// The same where nothing depends on the order: nobody waits for a thread that is behind.
@@ -143,7 +148,7 @@ pub(super) fn in_any_order(
     count: u64,
     work: impl Fn(u64, &mut Desk) -> io::Result<()> + Sync,
 ) -> io::Result<Digest> {
-    Line::new(count, false, ()).run(&work, &|(), _| Ok(())).map(|(digest, ())| digest)
+    Line::new(count, None, ()).run(&work, &|(), _| Ok(())).map(|(digest, ())| digest)
 }
 
 /// The digest of a file of `size` bytes, read in pieces.
@@ -155,11 +160,12 @@ pub(super) fn hash(file: &File, size: u64) -> io::Result<Digest> {
     in_any_order(pieces(size), work)
 }
 
-/// Pieces handed out in order, and given back in order or not.
+/// Pieces handed out in order, and given back in order.
 struct Line<S> {
     next: AtomicU64,
     count: u64,
-    ordered: bool,
+    /// How many pieces may be done or in work before the first that is not; `None` where nothing is kept of a piece but its hash.
+    ahead: Option<u64>,
     turns: Mutex<Turns<S>>,
     moved: Condvar,
 }
@@ -167,22 +173,36 @@ struct Line<S> {
 struct Turns<S> {
     now: u64,
     hash: TreeHash,
-    /// Of pieces that were done before an earlier one.
-    early: BTreeMap<u64, ChainingValue>,
+    /// Pieces that were done before an earlier one.
+    early: BTreeMap<u64, Done>,
+    /// Buffers that come back.
+    spare: Vec<Vec<u8>>,
     state: S,
     failed: Option<io::Error>,
 }
 
+struct Done {
+    hash: ChainingValue,
+    packed: Vec<u8>,
+}
+
 impl<S: Send> Line<S> {
-    fn new(count: u64, ordered: bool, state: S) -> Self {
-        let turns = Turns { now: 0, hash: TreeHash::default(), early: BTreeMap::new(), state, failed: None };
-        Self { next: AtomicU64::new(0), count, ordered, turns: Mutex::new(turns), moved: Condvar::new() }
+    fn new(count: u64, ahead: Option<u64>, state: S) -> Self {
+        let turns = Turns {
+            now: 0,
+            hash: TreeHash::default(),
+            early: BTreeMap::new(),
+            spare: Vec::new(),
+            state,
+            failed: None,
+        };
+        Self { next: AtomicU64::new(0), count, ahead, turns: Mutex::new(turns), moved: Condvar::new() }
     }
 
     fn run(
         self,
         work: &(impl Fn(u64, &mut Desk) -> io::Result<()> + Sync),
-        turn: &(impl Fn(&mut S, &Desk) -> io::Result<()> + Sync),
+        turn: &(impl Fn(&mut S, &[u8]) -> io::Result<()> + Sync),
     ) -> io::Result<(Digest, S)> {
         let mut desk = Lease::wait();
         let helpers: Vec<Lease> =
@@ -212,7 +232,7 @@ impl<S: Send> Line<S> {
         &self,
         desk: &mut Desk,
         work: &impl Fn(u64, &mut Desk) -> io::Result<()>,
-        turn: &impl Fn(&mut S, &Desk) -> io::Result<()>,
+        turn: &impl Fn(&mut S, &[u8]) -> io::Result<()>,
     ) -> bool {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         if index >= self.count {
@@ -222,12 +242,16 @@ impl<S: Send> Line<S> {
         let panicked = Panicked(self);
         let worked = work(index, desk);
         let mut turns = self.lock();
-        while self.ordered && turns.failed.is_none() && turns.now != index {
+        while turns.failed.is_none() && self.ahead.is_some_and(|ahead| index - turns.now >= ahead) {
             turns = self.moved.wait(turns).unwrap_or_else(PoisonError::into_inner);
         }
         if turns.failed.is_none() {
-            turns.failed = worked.and_then(|()| turn(&mut turns.state, desk)).err();
-            turns.done(index, desk.hash);
+            let mut done = Done { hash: desk.hash, packed: Vec::new() };
+            if self.ahead.is_some() {
+                done.packed = turns.spare.pop().unwrap_or_default();
+                std::mem::swap(&mut done.packed, &mut desk.packed);
+            }
+            turns.failed = worked.and_then(|()| turns.done(index, done, turn)).err();
         }
         std::mem::forget(panicked);
         self.moved.notify_all();
@@ -242,12 +266,23 @@ impl<S> Line<S> {
 }
 
 impl<S> Turns<S> {
-    fn done(&mut self, index: u64, piece: ChainingValue) {
-        self.early.insert(index, piece);
-        while let Some(piece) = self.early.remove(&self.now) {
-            self.hash.push(piece);
+    /// Takes the turns of this piece, and of those that waited for it.
+    fn done(
+        &mut self,
+        index: u64,
+        done: Done,
+        turn: &impl Fn(&mut S, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.early.insert(index, done);
+        while let Some(Done { hash, packed }) = self.early.remove(&self.now) {
+            turn(&mut self.state, &packed)?;
+            self.hash.push(hash);
             self.now += 1;
+            if packed.capacity() > 0 {
+                self.spare.push(packed);
+            }
         }
+        Ok(())
     }
 }
 
@@ -357,10 +392,11 @@ mod tests {
             let size = bytes.len() as u64;
             let work = |index, desk: &mut Desk| {
                 let (offset, size) = piece_of(index, size);
-                desk.read(&file, offset, size)
+                desk.read(&file, offset, size)?;
+                desk.compress()
             };
-            let collect = |seen: &mut Vec<u8>, desk: &Desk| {
-                seen.extend_from_slice(&desk.plain);
+            let collect = |seen: &mut Vec<u8>, packed: &[u8]| {
+                seen.extend(zstd::bulk::decompress(packed, PIECE)?);
                 Ok(())
             };
             let (digest, seen) = in_order(pieces(size), Vec::new(), work, collect).unwrap();
@@ -379,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_behind_holds_up_nobody_where_the_order_does_not_matter() {
-        let mut turns = Line::new(3, false, ()).turns.into_inner().unwrap();
+        let mut turns = Line::new(3, None, ()).turns.into_inner().unwrap();
         let bytes = [vec![1; PIECE], vec![2; PIECE], vec![3; 5]].concat();
         let piece = |index: u64| {
             let (offset, size) = piece_of(index, bytes.len() as u64);
@@ -388,7 +424,7 @@ mod tests {
             hasher.finalize_non_root()
         };
         for (index, now) in [(2, 0), (1, 0), (0, 3)] {
-            turns.done(index, piece(index));
+            turns.done(index, Done { hash: piece(index), packed: Vec::new() }, &|(), _| Ok(())).unwrap();
             assert_eq!(turns.now, now);
         }
         assert_eq!(turns.hash.finish(), Some(Digest::of(&bytes)));

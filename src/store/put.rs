@@ -141,10 +141,10 @@ fn write_frames(file: &File, size: u64, target: &File) -> io::Result<Digest> {
         desk.read(file, offset, size)?;
         desk.compress()
     };
-    let turn = |(end, frames): &mut (u64, Vec<u32>), desk: &Desk| {
-        desks::write(target, &desk.packed, *end)?;
-        *end += desk.packed.len() as u64;
-        frames.push(desk.packed.len() as u32);
+    let turn = |(end, frames): &mut (u64, Vec<u32>), packed: &[u8]| {
+        desks::write(target, packed, *end)?;
+        *end += packed.len() as u64;
+        frames.push(packed.len() as u32);
         Ok(())
     };
     let (digest, (end, frames)) = desks::in_order(pieces(size), (0, Vec::new()), work, turn)?;

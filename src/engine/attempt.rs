@@ -186,7 +186,7 @@ pub(super) struct Job<'s> {
     attempts: u32,
     /// What the stage recorded.
     pub(super) record: serde_json::Map<String, serde_json::Value>,
-    begun: Instant,
+    pub(super) begun: Instant,
     pub(super) timing: Timing,
 }
 

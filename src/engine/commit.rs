@@ -1,7 +1,7 @@
 //! The commit of what attempts made: result rows in one transaction for many, then each is published and remembered.
 //! Unaware of how it was made.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::attempt::{End, Finished, Job, Success};
 use super::collect::{self, Made};
@@ -32,6 +32,11 @@ impl<'s> Pending<'s> {
     /// Its node.
     pub(super) fn node(&self) -> NodeIx {
         self.job.ix
+    }
+
+    /// How long the job took up to here.
+    pub(super) fn took(&self) -> Duration {
+        self.since.duration_since(self.job.begun)
     }
 
     fn row(&self) -> Option<(Digest, &ResultRecord)> {

@@ -1,7 +1,9 @@
 //! The run: evaluates nodes whose producers are done, hands jobs to threads, takes their results, until nothing is left to do.
 
+mod brief;
 mod bytes;
 mod demand;
+mod evaluable;
 mod evaluate;
 mod frozen;
 mod hands;
@@ -11,7 +13,7 @@ mod slots;
 mod timing;
 mod tokens;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -33,10 +35,12 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{EVENT_VERSION, Event};
 use crate::graph::{Item, Node, NodeIx, Selection, Undeclared};
 use crate::model::Artifact;
+use brief::Brief;
 use demand::priorities;
 pub(super) use demand::{capacity, check_demands, demand, expected};
+use evaluable::Evaluable;
 pub(super) use frozen::would_run;
-use hands::{Hands, Message};
+use hands::{Hands, Message, Start};
 use quiet::Quiet;
 use slots::Slots;
 use timing::Pulse;
@@ -44,8 +48,10 @@ use tokens::Tokens;
 
 /// How often interrupts, time limits and the death of services are looked for.
 const LOOK: Duration = Duration::from_millis(50);
-/// So many nodes are evaluated before the first that are ready are started.
-const BEFORE_START: usize = 64;
+/// So many nodes are evaluated before those that are ready are started, and messages are read.
+const AT_ONCE: usize = 64;
+/// As many nodes that wait for a slot are enough.
+const ENOUGH: usize = 1024;
 
 /// Runs a session to its end. The caller holds the workspace lock.
 pub fn run(session: &mut Session) -> Result<RunSummary> {
@@ -180,7 +186,8 @@ struct Coordinator<'s> {
     waiting: Vec<u32>,
     quiet: Quiet,
     priority: Vec<u64>,
-    evaluable: VecDeque<NodeIx>,
+    evaluable: Evaluable,
+    brief: Brief,
     tasks: HashMap<NodeIx, Task>,
     running: HashMap<NodeIx, CancelToken>,
     /// Key of a queued or running node -> the nodes with the same key that wait for it.
@@ -223,14 +230,13 @@ impl<'s> Coordinator<'s> {
             }
         }
         let mut scheduler = Scheduler::new(capacity);
-        let evaluable = graph
-            .order
-            .iter()
-            .copied()
-            .filter(|ix| selection.nodes.contains(ix) && waiting[*ix] == 0)
-            .collect();
+        let priority = priorities(session, &selection);
+        let mut evaluable = Evaluable::default();
+        for &ix in graph.order.iter().filter(|ix| selection.nodes.contains(ix) && waiting[**ix] == 0) {
+            evaluable.push(ix, priority[ix]);
+        }
         Self {
-            priority: priorities(session, &selection),
+            priority,
             session,
             finder,
             selection,
@@ -241,6 +247,7 @@ impl<'s> Coordinator<'s> {
             waiting,
             quiet: Quiet::new(session),
             evaluable,
+            brief: Brief::default(),
             tasks: HashMap::new(),
             running: HashMap::new(),
             flights: HashMap::new(),
@@ -269,11 +276,13 @@ impl<'s> Coordinator<'s> {
         loop {
             self.halting |= self.session.stopping();
             let mut evaluated = 0;
-            while let Some(ix) = self.evaluable.pop_front() {
+            while evaluated < AT_ONCE
+                && self.wants_more()
+                && let Some(ix) = self.evaluable.pop()
+            {
                 self.evaluate(ix, scope);
                 evaluated += 1;
-                let startable = !self.scheduler.is_full() && self.scheduler.ready() > 0;
-                if self.session.stopping() || (startable && evaluated >= BEFORE_START) {
+                if self.session.stopping() {
                     break;
                 }
             }
@@ -293,7 +302,8 @@ impl<'s> Coordinator<'s> {
             } else {
                 loop {
                     while let Some(ix) = self.scheduler.next() {
-                        self.start(ix, scope, &mut hands);
+                        let group = self.group(ix);
+                        self.start(group, scope, &mut hands);
                     }
                     if !self.tokens.more(&mut self.scheduler) {
                         break;
@@ -308,7 +318,7 @@ impl<'s> Coordinator<'s> {
             hands.commit_if_due(self.halting || !self.scheduler.is_full());
             // nobody tells of a token that becomes free
             let tick = if self.tokens.counted() { LOOK / 5 } else { LOOK };
-            let more = !self.halting && !self.evaluable.is_empty();
+            let more = !self.halting && !self.evaluable.is_empty() && self.wants_more();
             let within = if more { Duration::ZERO } else { hands.next_commit().min(tick) };
             match hands.messages.recv_timeout(within) {
                 Ok(message) => self.receive(message, scope, &mut hands),
@@ -337,16 +347,45 @@ impl<'s> Coordinator<'s> {
         's: 'scope,
     {
         match message {
-            Message::Performed(Performed::Finished(finished)) => self.finished(*finished, scope),
-            Message::Performed(Performed::Made(pending)) => {
-                // it needs its slot no longer
+            Message::Performed(group) => {
+                for performed in group {
+                    self.performed(performed, scope, hands);
+                }
+            }
+            Message::Committed(group) => {
+                for finished in group {
+                    self.finished(finished, scope);
+                }
+            }
+            Message::CommitDone => hands.commit_done(),
+        }
+    }
+
+    fn performed<'scope, 'env>(
+        &mut self,
+        performed: Performed<'s>,
+        scope: &'scope std::thread::Scope<'scope, 'env>,
+        hands: &mut Hands<'scope, 'env, 's>,
+    ) where
+        's: 'scope,
+    {
+        match performed {
+            Performed::Finished(finished) => self.finished(*finished, scope),
+            Performed::Made(pending) => {
                 let ix = pending.node();
+                if self.is_brief(ix) {
+                    self.brief.took(pending.took());
+                }
+                // it needs its slot no longer
                 self.scheduler.finish(ix);
                 hands.take(*pending, self.opens(ix) >= self.scheduler.top());
             }
-            Message::Committed(finished) => self.finished(*finished, scope),
-            Message::CommitDone => hands.commit_done(),
         }
+    }
+
+    /// Whether more nodes should be evaluated now: what waits for a slot takes memory, so there is only so much of it.
+    fn wants_more(&self) -> bool {
+        !self.scheduler.is_full() || self.scheduler.ready() < ENOUGH
     }
 
     /// The highest priority of what only waits for this node.
@@ -369,31 +408,34 @@ impl<'s> Coordinator<'s> {
         self.session.check_watched();
     }
 
+    /// Starts nodes that take turns on one thread.
     fn start<'scope, 'env>(
         &mut self,
-        ix: NodeIx,
+        group: Vec<NodeIx>,
         scope: &'scope std::thread::Scope<'scope, 'env>,
         hands: &mut Hands<'scope, 'env, 's>,
     ) where
         's: 'scope,
     {
-        let Some(task) = self.tasks.remove(&ix) else {
-            self.scheduler.finish(ix);
-            return;
-        };
-        let cancel = CancelToken::default();
-        self.running.insert(ix, cancel.clone());
-        let given = Given { inputs: self.present_items(ix), fed: self.fed(ix) };
-        let begin = self.begins(ix);
-        if let Err(error) = hands.perform(ix, task, given, begin, cancel) {
-            self.running.remove(&ix);
-            self.scheduler.finish(ix);
-            self.fail(
-                ix,
-                Error::environment(format!("failed to start a thread: {error}")).into(),
-                None,
-                scope,
-            );
+        let mut starts = Vec::with_capacity(group.len());
+        for ix in group {
+            let Some(task) = self.tasks.remove(&ix) else {
+                self.scheduler.finish(ix);
+                continue;
+            };
+            let cancel = CancelToken::default();
+            self.running.insert(ix, cancel.clone());
+            let given = Given { inputs: self.present_items(ix), fed: self.fed(ix) };
+            starts.push(Start { ix, task, given, begin: self.begins(ix), cancel });
+        }
+        let nodes: Vec<NodeIx> = starts.iter().map(|start| start.ix).collect();
+        if let Err(error) = hands.perform(starts) {
+            for ix in nodes {
+                self.running.remove(&ix);
+                self.scheduler.finish(ix);
+                let error = Error::environment(format!("failed to start a thread: {error}"));
+                self.fail(ix, error.into(), None, scope);
+            }
         }
     }
 

@@ -184,6 +184,28 @@ impl Scheduler {
         Some((*by, what))
     }
 
+    /// The node that is first in turn, if it needs no more than one CPU slot and `fits` holds for it: it then counts as running in the
+    /// slot of another.
+    pub(super) fn join(&mut self, fits: impl Fn(NodeIx) -> bool) -> Option<NodeIx> {
+        let &(priority, node) = self.ready.first()?;
+        let demand = &self.demands[&node];
+        let plain =
+            demand.cpu == 1 && demand.mem == 0 && demand.pools.is_empty() && demand.exclusive.is_none();
+        let alone = self.running.values().any(|other| other.exclusive == Some(ExclusiveScope::Run));
+        if !plain || alone || !fits(node) {
+            return None;
+        }
+        self.ready.remove(&(priority, node));
+        let demand = self.demands.remove(&node)?;
+        self.running.insert(node, Demand { cpu: 0, ..demand });
+        Some(node)
+    }
+
+    /// How many of what is ready there are for each CPU slot.
+    pub(super) fn ready_per_slot(&self) -> usize {
+        self.ready.len() / (self.cpu().max(1) as usize)
+    }
+
     /// Every CPU slot is taken.
     pub(super) fn is_full(&self) -> bool {
         self.used.cpu >= self.cpu()
@@ -244,6 +266,21 @@ mod tests {
         assert_eq!((s.next(), s.next(), s.next()), (Some(1), Some(2), None));
         s.finish(1);
         assert_eq!(s.next(), Some(0));
+    }
+
+    #[test]
+    fn one_that_joins_another_takes_no_slot() {
+        let mut s = scheduler(1, &[("db", 1)]);
+        s.push(0, cpu(1), 9);
+        s.push(1, cpu(1), 8);
+        s.push(2, Demand { pools: BTreeMap::from([("db".to_owned(), 1)]), ..cpu(1) }, 7);
+        assert_eq!((s.next(), s.join(|_| false), s.join(|ix| ix == 1)), (Some(0), None, Some(1)));
+        assert_eq!((s.join(|_| true), s.running(), s.next()), (None, 2, None));
+        s.finish(0);
+        assert_eq!((s.next(), s.running()), (Some(2), 2));
+        s.finish(1);
+        s.finish(2);
+        assert_eq!((s.running(), s.used_cpu()), (0, 0));
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl<'s> Coordinator<'s> {
             }
         }
         self.leave_flight(ix);
-        self.evaluable.push_back(ix);
+        self.evaluable.push(ix, self.priority[ix]);
     }
 
     /// The bytes of `ix` are in place: its waiters go on. If they are not what was expected, their keys are made anew.
@@ -182,7 +182,7 @@ impl<'s> Coordinator<'s> {
             if self.tasks.contains_key(&waiter) {
                 self.push(waiter);
             } else {
-                self.evaluable.push_back(waiter);
+                self.evaluable.push(waiter, self.priority[waiter]);
             }
         }
     }
@@ -196,7 +196,7 @@ impl<'s> Coordinator<'s> {
         self.tasks.remove(&waiter);
         self.slots[waiter].bytes.clear();
         self.leave_flight(waiter);
-        self.evaluable.push_back(waiter);
+        self.evaluable.push(waiter, self.priority[waiter]);
     }
 
     /// `ix` no longer is the one that makes the result of its key: those that wait for it are looked at again.
@@ -208,7 +208,9 @@ impl<'s> Coordinator<'s> {
             for &waiter in &waiting {
                 self.waited(waiter, ix);
             }
-            self.evaluable.extend(waiting);
+            for waiter in waiting {
+                self.evaluable.push(waiter, self.priority[waiter]);
+            }
         }
     }
 

@@ -23,13 +23,24 @@ use crate::graph::NodeIx;
 const LINGER: Duration = Duration::from_millis(20);
 /// As many are committed without waiting for more.
 const MANY: usize = 256;
+/// So many that are committed are told of at once.
+const TOLD: usize = 32;
+
+/// A job that is to be done.
+pub(super) struct Start {
+    pub(super) ix: NodeIx,
+    pub(super) task: Task,
+    pub(super) given: Given,
+    pub(super) begin: Begin,
+    pub(super) cancel: CancelToken,
+}
 
 /// What the threads tell.
 pub(super) enum Message<'s> {
-    /// A job is over, or made something.
-    Performed(Performed<'s>),
-    /// What a job made is committed, or could not be.
-    Committed(Box<Finished>),
+    /// Each of a group of jobs is over, or made something.
+    Performed(Vec<Performed<'s>>),
+    /// What some jobs made is committed, or could not be.
+    Committed(Vec<Finished>),
     /// All that was handed over to be committed is.
     CommitDone,
 }
@@ -87,24 +98,23 @@ impl<'scope, 'env, 's: 'scope> Hands<'scope, 'env, 's> {
         }
     }
 
-    /// Hands a job to a thread.
+    /// Hands jobs to a thread, which does one after the other.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(super) fn perform(
-        &self,
-        ix: NodeIx,
-        task: Task,
-        given: Given,
-        begin: Begin,
-        cancel: CancelToken,
-    ) -> io::Result<()> {
+    pub(super) fn perform(&self, group: Vec<Start>) -> io::Result<()> {
+        if group.is_empty() {
+            return Ok(());
+        }
         let (session, finder, sender) = (self.session, self.finder, self.sender.clone());
         self.pool.0.run(self.scope, move || {
-            // a job that panics must not leave the run waiting for it
-            let job = || perform(session, finder, ix, task, given, begin, cancel);
-            let performed = catch_unwind(AssertUnwindSafe(job))
-                .unwrap_or_else(|panic| Performed::Finished(Box::new(Finished::panicked(ix, &*panic))));
+            let one = |Start { ix, task, given, begin, cancel }: Start| {
+                // a job that panics must not leave the run waiting for it
+                let job = || perform(session, finder, ix, task, given, begin, cancel);
+                catch_unwind(AssertUnwindSafe(job))
+                    .unwrap_or_else(|panic| Performed::Finished(Box::new(Finished::panicked(ix, &*panic))))
+            };
+            let performed: Vec<Performed<'_>> = group.into_iter().map(one).collect();
             // the receiver is gone only if the run is over
             let _ = sender.send(Message::Performed(performed));
         })
@@ -153,17 +163,20 @@ impl<'scope, 'env, 's: 'scope> Hands<'scope, 'env, 's> {
 fn commit_all<'s>(session: &Session, batches: &Receiver<Vec<Pending<'s>>>, told: &Sender<Message<'s>>) {
     while let Ok(batch) = batches.recv() {
         let mut left: BTreeSet<NodeIx> = batch.iter().map(Pending::node).collect();
-        let mut done = |finished: Finished| {
+        let mut group = Vec::new();
+        let done = |finished: Finished| {
             left.remove(&finished.node);
-            // the receiver is gone only if the run is over
-            let _ = told.send(Message::Committed(Box::new(finished)));
-        };
-        let panicked = catch_unwind(AssertUnwindSafe(|| commit(session, batch, &mut done)));
-        if let Err(panic) = panicked {
-            for node in left {
-                let _ = told.send(Message::Committed(Box::new(Finished::panicked(node, &*panic))));
+            group.push(finished);
+            if group.len() == TOLD {
+                // the receiver is gone only if the run is over
+                let _ = told.send(Message::Committed(std::mem::take(&mut group)));
             }
+        };
+        let panicked = catch_unwind(AssertUnwindSafe(|| commit(session, batch, done)));
+        if let Err(panic) = panicked {
+            group.extend(left.into_iter().map(|node| Finished::panicked(node, &*panic)));
         }
+        let _ = told.send(Message::Committed(group));
         let _ = told.send(Message::CommitDone);
     }
 }

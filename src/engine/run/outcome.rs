@@ -244,7 +244,7 @@ impl<'s> Coordinator<'s> {
             self.waiting[dependent] -= 1;
             self.waited(dependent, ix);
             if self.waiting[dependent] == 0 {
-                self.evaluable.push_back(dependent);
+                self.evaluable.push(dependent, self.priority[dependent]);
             }
         }
         unused

@@ -36,7 +36,7 @@ fn noise(size: usize) -> Vec<u8> {
 fn while_a_blob_is_stored() {
     for place in ["${outputs.o}", "out/a"] {
         let w = filling(place);
-        let Some(disk) = Disks::new(&w, "mount -t tmpfs -o size=1m none cache") else { return };
+        let Some(disk) = Disks::new(&w, "mount -t tmpfs -o size=1500k none cache") else { return };
         w.write("s", "old");
         disk.run(&w).ok().ran(["a", "b"]);
         w.write("s", noise(2 << 20));

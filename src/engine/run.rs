@@ -347,9 +347,15 @@ impl<'s> Coordinator<'s> {
         's: 'scope,
     {
         match message {
-            Message::Performed(group) => {
+            Message::Performed(group, rest) => {
                 for performed in group {
                     self.performed(performed, scope, hands);
+                }
+                for Start { ix, task, .. } in rest {
+                    self.running.remove(&ix);
+                    self.scheduler.finish(ix);
+                    self.tasks.insert(ix, task);
+                    self.push(ix);
                 }
             }
             Message::Committed(group) => {
@@ -373,9 +379,7 @@ impl<'s> Coordinator<'s> {
             Performed::Finished(finished) => self.finished(*finished, scope),
             Performed::Made(pending) => {
                 let ix = pending.node();
-                if self.is_brief(ix) {
-                    self.brief.took(pending.took());
-                }
+                self.took(ix, pending.took());
                 // it needs its slot no longer
                 self.scheduler.finish(ix);
                 hands.take(*pending, self.opens(ix) >= self.scheduler.top());

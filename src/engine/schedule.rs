@@ -184,21 +184,29 @@ impl Scheduler {
         Some((*by, what))
     }
 
-    /// The node that is first in turn, if it needs no more than one CPU slot and `fits` holds for it: it then counts as running in the
-    /// slot of another.
-    pub(super) fn join(&mut self, fits: impl Fn(NodeIx) -> bool) -> Option<NodeIx> {
-        let &(priority, node) = self.ready.first()?;
+    /// The node that is first in turn, whether or not it could start.
+    pub(super) fn first(&self) -> Option<NodeIx> {
+        self.ready.first().map(|(_, node)| *node)
+    }
+
+    /// Lets the node that is first in turn run in the slot of another. False if it needs more than one slot of CPU, or something
+    /// runs that wants to be alone.
+    pub(super) fn join(&mut self, node: NodeIx) -> bool {
+        let Some(&(priority, _)) = self.ready.first().filter(|(_, first)| *first == node) else {
+            return false;
+        };
         let demand = &self.demands[&node];
         let plain =
             demand.cpu == 1 && demand.mem == 0 && demand.pools.is_empty() && demand.exclusive.is_none();
         let alone = self.running.values().any(|other| other.exclusive == Some(ExclusiveScope::Run));
-        if !plain || alone || !fits(node) {
-            return None;
+        if !plain || alone {
+            return false;
         }
         self.ready.remove(&(priority, node));
-        let demand = self.demands.remove(&node)?;
-        self.running.insert(node, Demand { cpu: 0, ..demand });
-        Some(node)
+        if let Some(demand) = self.demands.remove(&node) {
+            self.running.insert(node, Demand { cpu: 0, ..demand });
+        }
+        true
     }
 
     /// How many of what is ready there are for each CPU slot.
@@ -274,8 +282,8 @@ mod tests {
         s.push(0, cpu(1), 9);
         s.push(1, cpu(1), 8);
         s.push(2, Demand { pools: BTreeMap::from([("db".to_owned(), 1)]), ..cpu(1) }, 7);
-        assert_eq!((s.next(), s.join(|_| false), s.join(|ix| ix == 1)), (Some(0), None, Some(1)));
-        assert_eq!((s.join(|_| true), s.running(), s.next()), (None, 2, None));
+        assert_eq!((s.next(), s.join(2), s.first(), s.join(1)), (Some(0), false, Some(1), true));
+        assert_eq!((s.first(), s.join(2), s.running(), s.next()), (Some(2), false, 2, None));
         s.finish(0);
         assert_eq!((s.next(), s.running()), (Some(2), 2));
         s.finish(1);

@@ -1,67 +1,99 @@
-//! Stages that take less time than handing them to a thread: several take turns on one. Unaware of what they do.
+//! Nodes that take little time: several take turns on one thread, as handing each over and back costs too much. Unaware of what they do.
 
 use std::time::Duration;
 
 use super::Coordinator;
 use crate::engine::attempt::Task;
-use crate::graph::{NodeAction, NodeIx};
+use crate::engine::command;
+use crate::graph::{Node, NodeAction, NodeIx};
 
-/// How long a group of them may take.
-const GROUP: f64 = 0.002;
-/// Most nodes of a group.
-const MOST: usize = 16;
-/// Of how many the mean is made, roughly.
-const OF: f64 = 16.0;
-
-/// How long computing stages took lately, in this run.
-#[derive(Default)]
-pub(super) struct Brief {
-    /// Seconds; `None` before the first.
+/// Nodes of one kind: how many of them make a group.
+struct Kind {
+    /// Seconds that a group may take.
+    time: f64,
+    most: usize,
+    /// Seconds that they took lately, in this run; `None` before the first.
     mean: Option<f64>,
 }
 
-impl Brief {
+/// Of how many the mean is made, roughly.
+const OF: f64 = 16.0;
+
+/// How long nodes took lately.
+pub(super) struct Brief {
+    stages: Kind,
+    commands: Kind,
+}
+
+impl Default for Brief {
+    fn default() -> Self {
+        Self {
+            stages: Kind { time: 0.002, most: 16, mean: None },
+            commands: Kind { time: 0.010, most: 4, mean: None },
+        }
+    }
+}
+
+impl Kind {
     /// One took so long. What the machine did meanwhile is in it, so a single long one counts little.
-    pub(super) fn took(&mut self, time: Duration) {
-        let seconds = time.as_secs_f64().min(GROUP);
-        let mean = self.mean.unwrap_or(GROUP);
+    fn took(&mut self, time: Duration) {
+        let seconds = time.as_secs_f64().min(self.time);
+        let mean = self.mean.unwrap_or(self.time);
         self.mean = Some(mean + (seconds - mean) / OF);
     }
 
     /// How many of them make a group; 1 if they are long.
     fn group(&self) -> usize {
-        self.mean.map_or(1, |mean| ((GROUP / mean.max(1e-6)) as usize).clamp(1, MOST))
+        self.mean.map_or(1, |mean| ((self.time / mean.max(1e-6)) as usize).clamp(1, self.most))
+    }
+}
+
+impl Brief {
+    fn of(&mut self, node: &Node) -> &mut Kind {
+        if command::is_command(node) { &mut self.commands } else { &mut self.stages }
     }
 }
 
 impl Coordinator<'_> {
     /// Nodes that begin with `first`, which has a slot, and take turns in it. There are several only if they are short, nobody else
-    /// could take them now, and each would be next.
+    /// could take them now, each would be next, and nothing that matters more waits for one before the last.
     pub(super) fn group(&mut self, first: NodeIx) -> Vec<NodeIx> {
         let mut group = vec![first];
+        let mut last = first;
         if !self.is_brief(first) {
             return group;
         }
-        let most = self.brief.group().min(self.scheduler.ready_per_slot() / 2);
-        while group.len() < most {
-            let tasks = &self.tasks;
-            let session = self.session;
-            let fits = |ix: NodeIx| brief(&session.project.graph.nodes[ix].action, tasks.get(&ix));
-            let Some(next) = self.scheduler.join(fits) else { break };
+        let most = self.brief.of(self.node(first)).group().min(self.scheduler.ready_per_slot() / 2);
+        while group.len() < most && self.opens(last) < self.scheduler.top() {
+            let Some(next) = self.scheduler.first().filter(|next| self.is_brief(*next)) else { break };
+            if !self.scheduler.join(next) {
+                break;
+            }
             group.push(next);
+            last = next;
         }
         group
     }
 
-    /// Whether it is a stage that computes, and is tried once.
-    pub(super) fn is_brief(&self, ix: NodeIx) -> bool {
+    /// A node was done in so long.
+    pub(super) fn took(&mut self, ix: NodeIx, time: Duration) {
         let node = self.node(ix);
-        node.retry.is_none() && matches!(node.action, NodeAction::Stage { cpu: true, .. })
+        self.brief.of(node).took(time);
     }
-}
 
-fn brief(action: &NodeAction, task: Option<&Task>) -> bool {
-    matches!(action, NodeAction::Stage { cpu: true, .. }) && matches!(task, Some(Task::Run { .. }))
+    /// Whether it runs in one slot and is tried once: such a node may share its slot with others.
+    fn is_brief(&self, ix: NodeIx) -> bool {
+        let node = self.node(ix);
+        let waits = matches!(node.action, NodeAction::Stage { cpu: false, .. });
+        let resources = &node.resources;
+        let plain = resources.cpu <= 1
+            && resources.mem == 0
+            && resources.pools.is_empty()
+            && resources.exclusive.is_none()
+            && resources.jobserver.is_none();
+        let runs = self.tasks.get(&ix).is_some_and(|task| matches!(task, Task::Run { .. }));
+        runs && plain && !waits && node.retry.is_none() && node.services.is_empty()
+    }
 }
 
 #[cfg(test)]
@@ -69,18 +101,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_grow_as_stages_prove_short_and_shrink_when_they_are_not() {
-        let mut brief = Brief::default();
-        assert_eq!(brief.group(), 1);
+    fn groups_grow_as_nodes_prove_short_and_shrink_when_they_are_not() {
+        let mut kind = Brief::default().stages;
+        assert_eq!(kind.group(), 1);
         for _ in 0..100 {
-            brief.took(Duration::from_micros(50));
+            kind.took(Duration::from_micros(50));
         }
-        assert_eq!(brief.group(), MOST);
-        brief.took(Duration::from_secs(100));
-        assert!(brief.group() > 4);
+        assert_eq!(kind.group(), 16);
+        kind.took(Duration::from_secs(100));
+        assert!(kind.group() > 4);
         for _ in 0..100 {
-            brief.took(Duration::from_millis(5));
+            kind.took(Duration::from_millis(5));
         }
-        assert_eq!(brief.group(), 1);
+        assert_eq!(kind.group(), 1);
     }
 }

@@ -20,7 +20,7 @@ use crate::event::Begin;
 use crate::graph::NodeIx;
 
 /// Longest time that a result waits for others to be committed with.
-const LINGER: Duration = Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(50);
 /// As many are committed without waiting for more.
 const MANY: usize = 256;
 /// So many that are committed are told of at once.
@@ -37,8 +37,8 @@ pub(super) struct Start {
 
 /// What the threads tell.
 pub(super) enum Message<'s> {
-    /// Each of a group of jobs is over, or made something.
-    Performed(Vec<Performed<'s>>),
+    /// Each of a group of jobs is over, or made something; after a failure those that are left were not begun.
+    Performed(Vec<Performed<'s>>, Vec<Start>),
     /// What some jobs made is committed, or could not be.
     Committed(Vec<Finished>),
     /// All that was handed over to be committed is.
@@ -114,9 +114,16 @@ impl<'scope, 'env, 's: 'scope> Hands<'scope, 'env, 's> {
                 catch_unwind(AssertUnwindSafe(job))
                     .unwrap_or_else(|panic| Performed::Finished(Box::new(Finished::panicked(ix, &*panic))))
             };
-            let performed: Vec<Performed<'_>> = group.into_iter().map(one).collect();
+            let mut rest = group.into_iter();
+            let mut performed = Vec::with_capacity(rest.len());
+            for start in rest.by_ref() {
+                performed.push(one(start));
+                if !matches!(performed.last(), Some(Performed::Made(_))) {
+                    break;
+                }
+            }
             // the receiver is gone only if the run is over
-            let _ = sender.send(Message::Performed(performed));
+            let _ = sender.send(Message::Performed(performed, rest.collect()));
         })
     }
 

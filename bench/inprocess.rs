@@ -5,6 +5,10 @@ use std::process::ExitCode;
 
 use flow::prelude::*;
 
+/// As the `flow` binary does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     flow::cli::main_with(|_args| workflow())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
@@ -75,7 +76,9 @@ pub fn with_environ(var: &str, value: &str) -> Vec<u32> {
 
 /// The value of a variable in the environment a process was started with. A zombie has none.
 pub fn environ_value(pid: u32, var: &str) -> Option<String> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    // its length is not told beforehand: one large read instead of many that grow
+    let mut environ = Vec::with_capacity(16 << 10);
+    fs::File::open(format!("/proc/{pid}/environ")).ok()?.read_to_end(&mut environ).ok()?;
     let value = environ
         .split(|byte| *byte == 0)
         .find_map(|entry| entry.strip_prefix(var.as_bytes())?.strip_prefix(b"="))?;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::attempt::{End, Failure, Job};
 use super::collect::{self, Made};
-use super::evaluate::{Keyed, artifacts_of, differing, paths};
+use super::evaluate::{Keyed, artifacts_of, differing, looks};
 use super::publish::{self, PlaceError};
 use crate::base::clock;
 use crate::error::{Error, Result};
@@ -64,8 +64,8 @@ impl Job<'_> {
         self.record_adopted(keyed, reason, last.as_deref(), &artifacts).map_err(Failure::from)?;
         publish::claim(session, node, &artifacts).map_err(Failure::from)?;
         super::attempt::remember(session, node, keyed, None);
-        for path in paths(project, node) {
-            self.finder.forget(&path);
+        for look in looks(project, node) {
+            self.finder.forget(&look.path);
         }
         Ok(artifacts)
     }

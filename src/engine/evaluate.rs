@@ -1,6 +1,5 @@
 //! What a node needs, once its producers are done: nothing, its bytes, a check, or a run - and why.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::adopt::adoptable;
@@ -16,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Node, NodeIx, Output, matcher};
 use crate::key::{self, Components, Facts, Reason};
 use crate::model::{Artifact, Policy};
-use crate::store::{Content, ResultRecord};
+use crate::store::{Content, Look, ResultRecord};
 
 /// A node's key and what it stands for.
 #[derive(Clone)]
@@ -358,16 +357,16 @@ pub(super) fn entries(project: &Project, artifact: &Artifact) -> Result<Option<V
     Ok(Some(files))
 }
 
-/// Every path that a look at `node` will ask for: to be prefetched together.
-pub(super) fn paths(project: &Project, node: &Node) -> Vec<PathBuf> {
+/// Everything that a look at `node` will ask for: to be prefetched together.
+pub(super) fn looks<'a>(project: &'a Project, node: &'a Node) -> impl Iterator<Item = Look> + 'a {
     use crate::graph::Item;
+    let look = |path: &str, tree| Look { path: project.root.join(path), tree };
     let outputs =
-        node.outputs.iter().filter(|output| !output.append).map(|output| project.root.join(&output.path));
-    let inputs = node.inputs.iter().flat_map(|input| &input.items).filter_map(|item| match item {
-        Item::Source { path, inside } if inside.is_empty() => {
-            Some(project.root.join(path)).filter(|path| !path.is_dir())
-        }
+        node.outputs.iter().filter(|output| !output.append).map(move |output| look(&output.path, true));
+    let inputs = node.inputs.iter().flat_map(|input| &input.items).filter_map(move |item| match item {
+        // what counts of a directory depends on who asks
+        Item::Source { path, inside } if inside.is_empty() => Some(look(path, false)),
         _ => None,
     });
-    outputs.chain(inputs).collect()
+    outputs.chain(inputs)
 }

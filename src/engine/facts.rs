@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 
 use super::project::Project;
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Discovered, Item, Node, NodeIx, Pattern, ServiceIx};
 use crate::key::{Facts, InputFact, service_identity};
 use crate::model::{Artifact, Policy, Tool, TreeEntry, TreeEntryKind};
-use crate::store::Content;
+use crate::store::{Content, Look};
 
 /// Where the engine keeps what it knows of node outputs, for the facts of their consumers.
 pub(super) trait Outputs {
@@ -81,13 +82,15 @@ impl FactFinder {
         Ok(self.content(project, &file)?.map(|content| content.artifact.clone()))
     }
 
-    /// Looks at many paths at once, in parallel.
-    pub(super) fn prefetch(&self, project: &Project, paths: Vec<PathBuf>) {
-        let found = project.workspace.contents(&paths);
+    /// Looks at many paths in parallel, at each once.
+    pub(super) fn prefetch(&self, project: &Project, looks: impl Iterator<Item = Look>) {
+        let looks: IndexSet<Look> = looks.collect();
+        let looks: Vec<Look> = looks.into_iter().collect();
+        let found = project.workspace.contents(&looks);
         let mut contents = lock(&self.contents);
-        for (path, content) in paths.into_iter().zip(found) {
+        for (look, content) in looks.into_iter().zip(found) {
             if let Ok(content) = content {
-                contents.insert(path, content.map(Arc::new));
+                contents.insert(look.path, content.map(Arc::new));
             }
         }
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::adopt::undecided;
-use super::evaluate::{Keyed, Verdict, artifacts_of, evaluate, paths};
+use super::evaluate::{Keyed, Verdict, artifacts_of, evaluate, looks};
 use super::facts::{FactFinder, Outputs};
 use super::options::RunOptions;
 use super::project::Project;
@@ -135,7 +135,7 @@ pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selec
     let finder = FactFinder::default();
     let nodes = || selection.nodes.iter();
     finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
-    finder.prefetch(project, nodes().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect());
+    finder.prefetch(project, nodes().flat_map(|ix| looks(project, &project.graph.nodes[*ix])));
     let wanted = super::run::wanted(project, options, selection);
     let mut out: Vec<Foreseen> = (0..project.graph.nodes.len()).map(|_| Foreseen::default()).collect();
     for &ix in project.graph.order.iter().filter(|ix| selection.nodes.contains(ix)) {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::attempt::{Given, Performed, Task};
 use super::determinism::{self, Subject};
-use super::evaluate::{Keyed, paths};
+use super::evaluate::{Keyed, looks};
 use super::facts::{FactFinder, Outputs};
 use super::options::{Restore, RunOptions, RunSummary};
 use super::pool::Pool;
@@ -106,10 +106,8 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
             session.note(line);
         }
         finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
-        finder.prefetch(
-            project,
-            selection.nodes.iter().flat_map(|ix| paths(project, &project.graph.nodes[*ix])).collect(),
-        );
+        let looks = selection.nodes.iter().flat_map(|ix| looks(project, &project.graph.nodes[*ix]));
+        finder.prefetch(project, looks);
     }
     session.emit(Event::Looked { seconds: looking.elapsed().as_secs_f64() });
     session.share_jobs(&selection, capacity.cpu)?;

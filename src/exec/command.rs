@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::family::Mark;
 use super::launch::{Launch, LaunchError, Launched, PIPE_SIZE, read_some};
 use super::lines::Lines;
 use super::{Guard, Masker};
@@ -122,7 +121,7 @@ fn run_with_grace(job: CommandJob, guard: &Guard, grace: Duration) -> Result<Exi
         stdout: job.stdout.as_deref(),
         masker: job.masker,
     };
-    let Launched { mut child, family, output } = launch.start(Mark::new("FLOW_NODE_ATTEMPT"), guard)?;
+    let Launched { mut child, family, output } = launch.start_plainly("FLOW_NODE_ATTEMPT", guard)?;
     let mut output =
         Output { pipe: Some(output), lines: Lines::new(job.masker), log: job.log, buffer: Vec::new() };
     let mut end = None;

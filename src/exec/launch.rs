@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use super::Guard;
 use super::family::{Family, Mark};
 use super::mask::Masker;
+use super::plain::{Plain, plain};
 
 /// Where programs are looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -77,6 +78,24 @@ impl Launch<'_> {
     /// Starts it, marks it, and tells the guard.
     pub(super) fn start(&self, mark: Mark, guard: &Guard) -> Result<Launched, LaunchError> {
         self.spawn(mark, guard).map_err(|error| self.of_place().unwrap_or(error).masked(self.masker))
+    }
+
+    /// The same; text that needs no shell is started without, and with one if that fails.
+    pub(super) fn start_plainly(&self, mark: &'static str, guard: &Guard) -> Result<Launched, LaunchError> {
+        let plain = plain(self.argv, self.cwd).filter(|_| self.stdout.is_none());
+        // a shell would tell it the working directory, by the name it has there
+        let plain = plain.filter(|_| self.env.iter().all(|(name, _)| name != "PWD"));
+        if let Some(Plain { argv, stdout }) = plain {
+            let mut env = self.env.to_vec();
+            env.push(("PWD".to_owned(), self.cwd.to_string_lossy().into_owned()));
+            let stdout = stdout.as_deref();
+            if let Ok(launched) =
+                (Launch { argv: &argv, env: &env, stdout, ..*self }).spawn(Mark::new(mark), guard)
+            {
+                return Ok(launched);
+            }
+        }
+        self.start(Mark::new(mark), guard)
     }
 
     /// What is wrong with the working directory: asked for only if something failed.

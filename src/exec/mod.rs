@@ -9,6 +9,7 @@ mod jobserver;
 mod launch;
 mod lines;
 mod mask;
+mod plain;
 mod port;
 mod probe;
 mod service;

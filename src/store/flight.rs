@@ -1,20 +1,21 @@
 //! Single flight: one holder per key among threads, stores and processes. Unaware of what a key stands for.
 //!
-//! A lock is one byte of `keys.lock`, at an offset taken from the key, locked by open file description: it ends with its process,
-//! however that ends, and nothing is written.
+//! A lock is one byte of one of a few files in `locks/`, at an offset taken from the key, locked by open file description: it ends
+//! with its process, however that ends, and nothing is written. There are several files because the kernel keeps the locks of a
+//! file in a list, and a run holds hundreds.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::holder;
+use super::{holder, place};
 use crate::base::digest::Digest;
 use crate::{Error, Result};
 
@@ -24,23 +25,33 @@ const POLL: Duration = Duration::from_millis(10);
 /// How often the holder is looked up while waiting.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How many files there are.
+const FILES: u64 = 16;
+
 /// The keys held through one store.
 pub(super) struct Flights {
-    shared: Arc<Shared>,
+    shards: Vec<Arc<Shard>>,
 }
 
-struct Shared {
+/// One file, and the keys whose bytes are in it.
+struct Shard {
     path: PathBuf,
-    file: File,
-    /// The offsets held by this store: locks of one open file exclude other files only, so its threads are kept apart here.
-    held: Mutex<HashSet<i64>>,
+    state: Mutex<State>,
     freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Opened when it is first needed.
+    file: Option<File>,
+    /// The offsets held by this store: locks of one open file exclude other files only, so its threads are kept apart here.
+    held: HashSet<i64>,
 }
 
 /// The right to work on one key. Given back when dropped, or when the process ends.
 #[must_use = "the key is free again as soon as this is dropped"]
 pub struct KeyLock {
-    shared: Arc<Shared>,
+    shard: Arc<Shard>,
     offset: i64,
 }
 
@@ -54,10 +65,14 @@ enum Attempt {
 
 impl Flights {
     pub(super) fn open(cache: &Path) -> Result<Self> {
-        let path = cache.join("keys.lock");
-        let file = super::lock_file(&path)?;
-        let shared = Shared { path, file, held: Mutex::default(), freed: Condvar::new() };
-        Ok(Self { shared: Arc::new(shared) })
+        let dir = cache.join("locks");
+        std::fs::create_dir_all(&dir)
+            .map_err(|e| place::not_writable(Error::io("create the directory", &dir, &e), &e))?;
+        let shard = |n| {
+            let path = dir.join(format!("{n:x}"));
+            Arc::new(Shard { path, state: Mutex::default(), freed: Condvar::new() })
+        };
+        Ok(Self { shards: (0..FILES).map(shard).collect() })
     }
 
     pub(super) fn take(
@@ -66,22 +81,22 @@ impl Flights {
         waiting: &mut dyn FnMut(Option<u32>),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<KeyLock>> {
-        let offset = offset(key);
+        let (shard, offset) = place_of(key);
+        let shard = &self.shards[shard];
         let mut told: Option<Option<u32>> = None;
         let mut looked = Instant::now();
         loop {
             if cancelled() {
                 return Ok(None);
             }
-            let attempt =
-                self.shared.attempt(offset).map_err(|e| Error::io("lock a key in", &self.shared.path, e))?;
+            let attempt = shard.attempt(offset)?;
             if matches!(attempt, Attempt::Held) {
-                return Ok(Some(KeyLock { shared: Arc::clone(&self.shared), offset }));
+                return Ok(Some(KeyLock { shard: Arc::clone(shard), offset }));
             }
             if told.is_none() || looked.elapsed() >= LOOK {
                 looked = Instant::now();
                 let pid = match attempt {
-                    Attempt::BusyElsewhere => holder::of_byte(&self.shared.path, offset),
+                    Attempt::BusyElsewhere => holder::of_byte(&shard.path, offset),
                     _ => Some(std::process::id()),
                 };
                 if told != Some(pid) {
@@ -89,19 +104,30 @@ impl Flights {
                     waiting(pid);
                 }
             }
-            self.shared.pause();
+            shard.pause();
         }
     }
 }
 
-impl Shared {
-    fn attempt(&self, offset: i64) -> io::Result<Attempt> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.contains(&offset) {
+impl Shard {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attempt(&self, offset: i64) -> Result<Attempt> {
+        let mut state = self.state();
+        if state.held.contains(&offset) {
             return Ok(Attempt::BusyHere);
         }
-        if self.set(offset, libc::F_WRLCK as libc::c_short)? {
-            held.insert(offset);
+        let file = match state.file.take() {
+            Some(file) => file,
+            None => super::lock_file(&self.path)?,
+        };
+        let file = state.file.insert(file);
+        let locked = set(file, offset, libc::F_WRLCK as libc::c_short)
+            .map_err(|e| Error::io("lock a key in", &self.path, e))?;
+        if locked {
+            state.held.insert(offset);
             Ok(Attempt::Held)
         } else {
             Ok(Attempt::BusyElsewhere)
@@ -110,41 +136,42 @@ impl Shared {
 
     /// Waits for a thread of this store to free something, but not for long: other processes do not tell.
     fn pause(&self) {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.freed.wait_timeout(held, POLL).unwrap_or_else(PoisonError::into_inner);
+        let _ = self.freed.wait_timeout(self.state(), POLL).unwrap_or_else(PoisonError::into_inner);
     }
 
     fn release(&self, offset: i64) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        // Unlocking a byte that is locked cannot fail but for lack of kernel memory; the process's end frees it then.
-        let _ = self.set(offset, libc::F_UNLCK as libc::c_short);
-        held.remove(&offset);
+        let mut state = self.state();
+        if let Some(file) = &state.file {
+            // Unlocking a byte that is locked cannot fail but for lack of kernel memory; the process's end frees it then.
+            let _ = set(file, offset, libc::F_UNLCK as libc::c_short);
+        }
+        state.held.remove(&offset);
         self.freed.notify_all();
     }
+}
 
-    /// Locks or unlocks one byte; false if another open file has it.
-    fn set(&self, offset: i64, kind: libc::c_short) -> io::Result<bool> {
-        let lock = libc::flock {
-            l_type: kind,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: offset,
-            l_len: 1,
-            l_pid: 0,
-        };
-        loop {
-            match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock)) {
-                Ok(_) => return Ok(true),
-                Err(Errno::EAGAIN | Errno::EACCES) => return Ok(false),
-                Err(Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
-            }
+/// Locks or unlocks one byte; false if another open file has it.
+fn set(file: &File, offset: i64, kind: libc::c_short) -> io::Result<bool> {
+    let lock = libc::flock {
+        l_type: kind,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: offset,
+        l_len: 1,
+        l_pid: 0,
+    };
+    loop {
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
+            Ok(_) => return Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => return Ok(false),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
         }
     }
 }
 
 impl Drop for KeyLock {
     fn drop(&mut self) {
-        self.shared.release(self.offset);
+        self.shard.release(self.offset);
     }
 }
 
@@ -154,11 +181,13 @@ impl std::fmt::Debug for KeyLock {
     }
 }
 
-/// 62 bits of the key: two keys of one cache meet by chance once in a billion caches, and would then only take turns.
-fn offset(key: &Digest) -> i64 {
+/// The number of a file and an offset in it: 62 bits of the key. Two keys of one cache meet by chance once in a billion caches, and
+/// would then only take turns.
+fn place_of(key: &Digest) -> (usize, i64) {
     let mut first = [0; 8];
     first.copy_from_slice(&key.0[..8]);
-    (u64::from_be_bytes(first) >> 2) as i64
+    let bits = u64::from_be_bytes(first);
+    ((bits % FILES) as usize, (bits >> 2) as i64)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::generation::Generation;
 use super::objects::NOTED_EVERY;
 use super::record::ResultRecord;
 use super::writer::{self, Writer};
@@ -53,6 +54,8 @@ struct Results {
     scanned: bool,
     /// Few of many are asked for: each is read by itself.
     few: bool,
+    /// What [`Generation::others`] said before the scan.
+    others: Option<u64>,
     held: HashMap<Digest, Held>,
 }
 
@@ -83,6 +86,7 @@ pub(super) struct Index {
     writer: Writer,
     results: Mutex<Results>,
     pending: Pending,
+    generation: Arc<Generation>,
     /// Noted by this process: seen before they are committed.
     discovered: Mutex<HashMap<Digest, discovered::Lists>>,
 }
@@ -95,12 +99,14 @@ impl Index {
     pub(super) fn open(cache: &Path) -> Result<Self> {
         let path = cache.join(FILE);
         let (reader, writer) = writer::open(&path, &SCHEMA)?;
+        let generation = Arc::new(Generation::open(cache)?);
         let index = Self {
             path,
             reader,
             writer,
             results: Mutex::default(),
             pending: Arc::new(Mutex::default()),
+            generation,
             discovered: Mutex::default(),
         };
         let function: String =
@@ -140,7 +146,7 @@ impl Index {
         let packed = match results.held.get(key) {
             Some(Held::Ready(record)) => return Ok(Some(Arc::clone(record))),
             Some(Held::Packed(bytes)) => bytes.to_vec(),
-            None if results.scanned && !again => return Ok(None),
+            None if results.scanned && !(again && self.others_added(&results)) => return Ok(None),
             None => match self.result_row(key)? {
                 Some(bytes) => bytes,
                 None => return Ok(None),
@@ -155,6 +161,11 @@ impl Index {
         Ok(Some(record))
     }
 
+    /// Whether another store may have added results since the scan.
+    fn others_added(&self, results: &Results) -> bool {
+        results.others.is_none() || results.others != self.generation.others()
+    }
+
     /// Stores results in one transaction and waits until it is committed.
     pub(super) fn put_results(&self, results: &[(Digest, &ResultRecord)]) -> Result<()> {
         if results.is_empty() {
@@ -167,13 +178,17 @@ impl Index {
             let packed = pack::pack(&json).map_err(|e| Error::io("compress a row of", &self.path, e))?;
             rows.push((key.0, seal(key, &packed)));
         }
+        let generation = Arc::clone(&self.generation);
         self.writer.run(Box::new(move |db| {
+            generation.raise().map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
             let mut insert = db.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2)")?;
             for row in rows {
                 insert.execute(row)?;
             }
             Ok(())
         }))?;
+        // it was said before: this is for who looked in between
+        let _ = self.generation.raise();
         results.iter().for_each(|_| failpoint::hit("result_row"));
         let mut known = locked(&self.results);
         for (key, record) in results {
@@ -374,6 +389,7 @@ impl Index {
     }
 
     fn scan(&self, results: &mut Results) -> Result<()> {
+        results.others = self.generation.others();
         self.read(|db| {
             let mut select = db.prepare_cached("SELECT key, record FROM results")?;
             let mut rows = select.query([])?;

@@ -10,6 +10,7 @@ mod db;
 mod desks;
 mod discovered;
 mod flight;
+mod generation;
 mod frames;
 mod gc;
 mod hash;
@@ -41,7 +42,9 @@ pub use restore::RestoreError;
 pub use salvage::{Rebuilt, rebuild_damaged};
 pub use tree::tree_artifact;
 pub use verify::{CacheStats, IncompleteResult, VerifyReport};
-pub use workspace::{Content, LockOutcome, NodeRow, NodeSummary, PublishedRow, Workspace, WorkspaceLock};
+pub use workspace::{
+    Content, LockOutcome, Look, NodeRow, NodeSummary, PublishedRow, Workspace, WorkspaceLock,
+};
 
 use crate::base::digest::Digest;
 use crate::base::failpoint;

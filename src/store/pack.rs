@@ -15,8 +15,8 @@ pub(super) const MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 /// The zstd level of everything in the cache.
 pub(super) const LEVEL: i32 = 1;
 
-/// Shorter content is not worth a try.
-const WORTH_A_TRY: usize = 128;
+/// Shorter content is not worth a try: what it could save is less than what it costs.
+const WORTH_A_TRY: usize = 512;
 
 /// Content that claims to be larger than this is unpacked piece by piece instead of into one buffer of the claimed size.
 const ONE_BUFFER: u64 = 64 << 20;

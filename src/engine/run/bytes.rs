@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Coordinator, would_run};
 use crate::engine::attempt::{Failure, Task};
 use crate::engine::command;
-use crate::engine::evaluate::{Keyed, differing, paths};
+use crate::engine::evaluate::{Keyed, differing, looks};
 use crate::event::Event;
 use crate::graph::{Input, NodeIx};
 use crate::key::Reason;
@@ -156,8 +156,8 @@ impl<'s> Coordinator<'s> {
                 .or_else(|| self.last_key(producer))
                 .and_then(|key| self.session.project.store.result(&key).ok().flatten());
             if let Some(record) = record {
-                for path in paths(&self.session.project, self.node(producer)) {
-                    self.finder.forget(&path);
+                for look in looks(&self.session.project, self.node(producer)) {
+                    self.finder.forget(&look.path);
                 }
                 let differing = differing(&self.session.project, self.finder, self.node(producer), &record);
                 self.slots[producer].in_place = differing.is_ok_and(|differing| differing.is_empty());

@@ -40,6 +40,15 @@ use state::Loaded;
 
 const DATABASE: &str = "state.db";
 
+/// A path to look at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Look {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Also if it is a directory.
+    pub tree: bool,
+}
+
 /// What is at a path now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
@@ -146,6 +155,19 @@ impl Workspace {
     }
 
     fn content_by(&self, path: &Path, links: Links, skip: &dyn Fn(&Path) -> bool) -> Result<Option<Content>> {
+        self.content_or(path, |stat| {
+            let (artifact, _) =
+                tree::describe_by(path, links, skip, |file, stat| self.file_content(file, stat))?;
+            Ok(Some(Content { artifact, stat }))
+        })
+    }
+
+    /// What a file holds; of a directory what `directory` says.
+    fn content_or(
+        &self,
+        path: &Path,
+        directory: impl FnOnce(Stat) -> Result<Option<Content>>,
+    ) -> Result<Option<Content>> {
         let stat = match Stat::following(path) {
             Ok(stat) => stat,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -155,9 +177,7 @@ impl Workspace {
             Err(e) => return Err(Error::io("read", path, e)),
         };
         if stat.is_dir() {
-            let (artifact, _) =
-                tree::describe_by(path, links, skip, |file, stat| self.file_content(file, stat))?;
-            return Ok(Some(Content { artifact, stat }));
+            return directory(stat);
         }
         if !is_file(&stat) {
             return Err(tree::not_content(path));
@@ -166,12 +186,17 @@ impl Workspace {
         Ok(Some(Content { artifact: Artifact::File { digest, size, exec }, stat }))
     }
 
-    /// [`Workspace::content`] of many paths, in parallel; results in the order of `paths`.
-    pub fn contents(&self, paths: &[PathBuf]) -> Vec<Result<Option<Content>>> {
-        match paths {
+    /// [`Workspace::content`] of many paths, in parallel; results in the order of `paths`. A directory that is no [`Look::tree`]
+    /// is not looked into: nothing is said of it.
+    pub fn contents(&self, looks: &[Look]) -> Vec<Result<Option<Content>>> {
+        let look = |look: &Look| match look.tree {
+            true => self.content(&look.path),
+            false => self.content_or(&look.path, |_| Err(Error::environment("a directory"))),
+        };
+        match looks {
             [] => Vec::new(),
-            [one] => vec![self.content(one)],
-            _ => pool::install(|| paths.par_iter().map(|path| self.content(path)).collect()),
+            [one] => vec![look(one)],
+            _ => pool::install(|| looks.par_iter().map(look).collect()),
         }
     }
 

@@ -117,10 +117,12 @@ fn links_are_followed_modes_are_seen_and_nothing_is_none() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let content = workspace.content(&path).unwrap().unwrap();
     assert_eq!(content.artifact, Artifact::File { digest: Digest::of(b"one"), size: 3, exec: true });
-    let paths = ["a", "none", "link"].map(|name| place.root.join(name));
-    let found: Vec<bool> =
-        workspace.contents(&paths).into_iter().map(|content| content.unwrap().is_some()).collect();
-    assert_eq!(found, [true, false, true]);
+    fs::create_dir(place.root.join("dir")).unwrap();
+    let names = [("a", false), ("none", true), ("link", true), ("dir", true), ("dir", false)];
+    let looks = names.map(|(name, tree)| Look { path: place.root.join(name), tree });
+    let found: Vec<Option<bool>> =
+        workspace.contents(&looks).into_iter().map(|content| content.ok().map(|c| c.is_some())).collect();
+    assert_eq!(found, [Some(true), Some(false), Some(true), Some(true), None]);
 }
 
 #[test]

@@ -6,7 +6,8 @@
                                                         everything to do: outputs and state are moved away before each run
     bench/compare.py inprocess [--nodes 10000] [--runs 3] stages of flow's own process beside shell nodes that do the same
 
-CPU seconds hold all programs that were started. The tools take turns. `noop` first checks that touching every source runs nothing
+CPU seconds hold all programs that were started. The tools take turns. --dir says where the trees are made: on ext4 the kernel needs up to
+ten times the CPU to create a file while many were removed in the last half minute, so wait between calls, or use a tmpfs. `noop` first checks that touching every source runs nothing
 and that an edit of one is seen. Needs ninja and make in PATH (Debian: ninja-build, make); --flow names the binary.
 """
 import argparse
@@ -77,10 +78,9 @@ def size(path):
     return sum(os.lstat(os.path.join(at, name)).st_blocks * 512 for at, _, names in os.walk(path) for name in names)
 
 
-def inprocess(flow, nodes, runs):
+def inprocess(flow, nodes, runs, base):
     """Per node: stages in flow's process (bench/inprocess.rs), and shell nodes that read and write the same."""
     program = os.path.join(os.path.dirname(flow), "examples/inprocess")
-    base = tempfile.mkdtemp(prefix="flow-bench-")
     try:
         rows = {}
         for kind, side in (("stage", math.isqrt(nodes - 1) + 1), ("shell", 32)):
@@ -120,16 +120,17 @@ def main():
     parser.add_argument("--nodes", type=int)
     parser.add_argument("--runs", type=int)
     parser.add_argument("--commands", choices=["cat", "head", "text"], help="what the nodes run (bench/graph.py)")
+    parser.add_argument("--dir", help="where to make the trees (default: the system's temporary directory)")
     parser.add_argument("--flow", default=os.path.join(HERE, "../target/release/flow"))
     args = parser.parse_args()
     nodes = args.nodes or {"noop": 10000, "cold": 1000, "inprocess": 10000}[args.what]
     runs = args.runs or {"noop": 7, "cold": 5, "inprocess": 3}[args.what]
     flow = os.path.abspath(args.flow)
     if args.what == "inprocess":
-        return inprocess(flow, nodes, runs)
+        return inprocess(flow, nodes, runs, tempfile.mkdtemp(prefix="flow-bench-", dir=args.dir))
     kind = args.commands or {"noop": "cat", "cold": "head"}[args.what]
     commands = {"flow": f"{flow} run flow.json -q", "ninja": "ninja --quiet", "make": "make -s -j2 all"}
-    base = tempfile.mkdtemp(prefix="flow-bench-")
+    base = tempfile.mkdtemp(prefix="flow-bench-", dir=args.dir)
     try:
         trees = {tool: f"{base}/{tool}" for tool in commands}
         for tree in trees.values():

@@ -125,7 +125,8 @@ impl Launch<'_> {
                 LaunchError::new(format!("failed to create standard output {}: {e}", path.display()))
             })?,
         };
-        let mut command = Command::new(&resolved);
+        // A script is told the path that was given, which no output should hold as an absolute one. It starts at the working directory.
+        let mut command = Command::new(if program.contains('/') { Path::new(program) } else { &resolved });
         command
             .arg0(program)
             .args(&self.argv[1..])

@@ -30,6 +30,7 @@ mod messages;
 mod nothing_to_do;
 mod odd;
 mod outputs;
+mod plain;
 mod policies;
 mod relocation;
 mod secrets;

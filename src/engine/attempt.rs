@@ -187,6 +187,8 @@ pub(super) struct Job<'s> {
     /// What the stage recorded.
     pub(super) record: serde_json::Map<String, serde_json::Value>,
     pub(super) begun: Instant,
+    /// When it had made what it makes.
+    over: Option<Instant>,
     pub(super) timing: Timing,
 }
 
@@ -213,6 +215,7 @@ impl<'s> Job<'s> {
             attempts: 0,
             record: serde_json::Map::new(),
             begun: Instant::now(),
+            over: None,
             timing: Timing::default(),
         }
     }
@@ -239,7 +242,7 @@ impl<'s> Job<'s> {
             node: self.ix,
             end,
             attempts: self.attempts,
-            seconds: self.begun.elapsed().as_secs_f64(),
+            seconds: (self.over.unwrap_or_else(Instant::now) - self.begun).as_secs_f64(),
             log: self.log.shown_path(),
             key: self.key,
             record: self.record,
@@ -308,6 +311,7 @@ impl<'s> Job<'s> {
                 Ok(Tried::Made(found, whole, seconds)) => {
                     self.key = whole.as_ref().map(|keyed| keyed.key);
                     let keyed = whole.unwrap_or(keyed);
+                    self.over = Some(Instant::now());
                     return Step::Made(Box::new(Success { keyed, found, scratch, lock, seconds }));
                 }
                 Ok(Tried::End(end)) => scratch.undo().map(|()| end).map_err(Failure::from),

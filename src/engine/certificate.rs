@@ -297,7 +297,8 @@ impl Certificate {
         let then = self.stat(n);
         let now = match Stat::following(path) {
             Ok(now) if now == then => return Some(Found::Same),
-            Ok(now) if now.is_dir() => return None,
+            // to read a pipe would be to wait for its writer
+            Ok(now) if !now.is_file() => return None,
             Ok(now) => now,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Some(Found::Changed(None)),
             Err(_) => return None,

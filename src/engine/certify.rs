@@ -1,6 +1,6 @@
 //! When a run earns a certificate, and a run that is one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,12 +21,13 @@ use crate::model::{Artifact, Policy, Tool};
 pub(super) fn certify(session: &Session, finder: &FactFinder, selection: &Selection, outputs: &dyn Outputs) {
     let Some((place, extra)) = &session.options.certificate else { return };
     // without a certificate the next run looks at everything again: no harm
-    let Some(Evidence { mut certified, witnesses }) = evidence(session, finder, selection, outputs, extra)
+    let Some(Evidence { mut certified, witnesses, others }) =
+        evidence(session, finder, selection, outputs, extra)
     else {
         return;
     };
     if selection.nodes.len() == session.project.graph.nodes.len()
-        && let Some(tables) = tables(session, outputs, &witnesses)
+        && let Some(tables) = tables(session, outputs, &witnesses, &others)
     {
         certified.plan = compiled::write(place, tables, &session.project.graph);
     }
@@ -38,6 +39,8 @@ pub(super) fn certify(session: &Session, finder: &FactFinder, selection: &Select
 struct Evidence {
     certified: Certified,
     witnesses: BTreeMap<String, Witness>,
+    /// Device and inode of every tool, and of every file that declares something.
+    others: HashSet<(u64, u64)>,
 }
 
 fn evidence(
@@ -52,7 +55,12 @@ fn evidence(
     if project.graph.on_finish.is_some() {
         return None;
     }
+    // also one that a depfile names
+    if finder.saw_a_directory() {
+        return None;
+    }
     let mut asked = project.asked.clone();
+    let mut others = Vec::new();
     for &ix in &selection.nodes {
         let node = &project.graph.nodes[ix];
         if node.policy != Policy::Pure || !node.services.is_empty() {
@@ -64,6 +72,7 @@ fn evidence(
         for tool in &node.tools {
             let Tool::Program(program) = tool else { return None };
             if program.contains('/') {
+                others.push(project.root.join(program));
                 continue;
             }
             // another program of that name, earlier in the path, would be meant next time
@@ -73,6 +82,7 @@ fn evidence(
                 let there = candidate.is_file();
                 asked.files.insert(candidate.to_str()?.to_owned(), there);
                 if there && Stat::following(&candidate).ok()?.executable() {
+                    others.push(candidate);
                     break;
                 }
             }
@@ -124,10 +134,12 @@ fn evidence(
     for source in &project.loaded.as_ref()?.sources.0 {
         let (name, witness) = declared(&source.path, Some(Digest::of(source.text.as_bytes())), then)?;
         witnesses.insert(name, witness);
+        others.push(source.path.clone());
     }
     for file in extra {
         let (name, witness) = declared(file, None, then)?;
         witnesses.insert(name, witness);
+        others.push(file.clone());
     }
     let certified = Certified {
         workflow: project.graph.name.clone(),
@@ -140,7 +152,8 @@ fn evidence(
         plan: None,
         absent,
     };
-    Some(Evidence { certified, witnesses })
+    let others = others.iter().map(|path| Stat::following(path).ok().map(|stat| (stat.device, stat.inode)));
+    Some(Evidence { certified, witnesses, others: others.collect::<Option<_>>()? })
 }
 
 /// A path as a certificate names it.
@@ -148,8 +161,14 @@ fn named(path: &Path, root: &Path) -> Option<String> {
     Some(path.strip_prefix(root).unwrap_or(path).to_str()?.to_owned())
 }
 
-/// The tables of the compiled plan; `None` if a node takes or makes something else than single files.
-fn tables(session: &Session, outputs: &dyn Outputs, witnesses: &BTreeMap<String, Witness>) -> Option<Tables> {
+/// The tables of the compiled plan; `None` if a node takes or makes something else than single files, or one of `others`: what that
+/// concerns beside the node, no table says.
+fn tables(
+    session: &Session,
+    outputs: &dyn Outputs,
+    witnesses: &BTreeMap<String, Witness>,
+    others: &HashSet<(u64, u64)>,
+) -> Option<Tables> {
     let project = &session.project;
     let graph = &project.graph;
     let entries: HashMap<&str, u32> =
@@ -174,7 +193,11 @@ fn tables(session: &Session, outputs: &dyn Outputs, witnesses: &BTreeMap<String,
             match item {
                 Item::Made { .. } => {}
                 Item::Source { path, inside } if inside.is_empty() => {
-                    takes.push(*entries.get(path.as_str())?)
+                    let entry = *entries.get(path.as_str())?;
+                    if is_one_of(&project.root.join(path), others) {
+                        return None;
+                    }
+                    takes.push(entry);
                 }
                 Item::Source { .. } | Item::Within { .. } => return None,
             }
@@ -183,7 +206,11 @@ fn tables(session: &Session, outputs: &dyn Outputs, witnesses: &BTreeMap<String,
         let mut makes = Vec::new();
         for (output, artifact) in node.outputs.iter().zip(outputs.artifacts(ix)?) {
             makes.push(match artifact {
-                Artifact::File { .. } if !output.append => *entries.get(output.path.as_str())?,
+                Artifact::File { .. }
+                    if !output.append && !is_one_of(&project.root.join(&output.path), others) =>
+                {
+                    *entries.get(output.path.as_str())?
+                }
                 Artifact::Absent => ABSENT,
                 _ => return None,
             });
@@ -191,6 +218,11 @@ fn tables(session: &Session, outputs: &dyn Outputs, witnesses: &BTreeMap<String,
         tables.makes.push(makes);
     }
     Some(tables)
+}
+
+/// Whether what is at a path is one of some files, by whatever name.
+fn is_one_of(path: &Path, others: &HashSet<(u64, u64)>) -> bool {
+    Stat::following(path).is_ok_and(|stat| others.contains(&(stat.device, stat.inode)))
 }
 
 /// A file that was read to declare the workflow; with `expected`, it still has the content that was read.

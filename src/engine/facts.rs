@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use indexmap::IndexSet;
@@ -41,6 +42,8 @@ pub(super) struct FactFinder {
     tools: Mutex<HashMap<String, std::result::Result<String, String>>>,
     services: Mutex<HashMap<ServiceIx, Digest>>,
     contents: Mutex<HashMap<PathBuf, Option<Arc<Content>>>>,
+    /// Whether a directory was looked at that no node makes.
+    directories: AtomicBool,
     /// Directories that no node makes.
     sources: Mutex<HashMap<PathBuf, Option<Arc<Content>>>>,
     /// Published for one of this graph's files, and declared by no node now.
@@ -110,6 +113,11 @@ impl FactFinder {
         lock(&self.contents).iter().map(|(path, content)| (path.clone(), content.clone())).collect()
     }
 
+    /// Whether a directory was looked at that no node makes: [`Self::seen`] does not have what lies in it.
+    pub(super) fn saw_a_directory(&self) -> bool {
+        self.directories.load(Ordering::Relaxed)
+    }
+
     /// A path was written, or seen to change: look again.
     pub(super) fn forget(&self, path: &Path) {
         lock(&self.contents).remove(path);
@@ -162,6 +170,7 @@ impl FactFinder {
 
     /// [`source_of`](Self::source_of) a directory, looked at once per run where it is the same for all nodes.
     fn source_dir(&self, project: &Project, node: &Node, path: &Path) -> Result<Option<Arc<Content>>> {
+        self.directories.store(true, Ordering::Relaxed);
         let own = node.outputs.iter().any(|output| project.root.join(&output.path).starts_with(path));
         if own {
             return Ok(self.source_of(project, node, path)?.map(Arc::new));

@@ -12,6 +12,7 @@ mod quiet;
 mod slots;
 mod timing;
 mod tokens;
+mod turns;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -45,6 +46,7 @@ use quiet::Quiet;
 use slots::Slots;
 use timing::Pulse;
 use tokens::Tokens;
+use turns::Taken;
 
 /// How often interrupts, time limits and the death of services are looked for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -313,11 +315,17 @@ impl<'s> Coordinator<'s> {
             if nothing_runs && (self.halting || self.evaluable.is_empty()) {
                 break;
             }
+            for Taken { done, rest, heir } in hands.late(self.halting) {
+                if let Some((first, heir)) = heir {
+                    self.scheduler.inherit(first, heir);
+                }
+                self.receive(Message::Performed(done, rest), scope, &mut hands);
+            }
             hands.commit_if_due(self.halting || !self.scheduler.is_full());
             // nobody tells of a token that becomes free
             let tick = if self.tokens.counted() { LOOK / 5 } else { LOOK };
             let more = !self.halting && !self.evaluable.is_empty() && self.wants_more();
-            let within = if more { Duration::ZERO } else { hands.next_commit().min(tick) };
+            let within = if more { Duration::ZERO } else { hands.next().min(tick) };
             match hands.messages.recv_timeout(within) {
                 Ok(message) => self.receive(message, scope, &mut hands),
                 Err(RecvTimeoutError::Timeout) => {}

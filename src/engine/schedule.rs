@@ -209,6 +209,15 @@ impl Scheduler {
         true
     }
 
+    /// One that ran in the slot of another goes on in it.
+    pub(super) fn inherit(&mut self, from: NodeIx, to: NodeIx) {
+        if let Some(cpu) = self.running.get_mut(&from).map(|demand| std::mem::take(&mut demand.cpu))
+            && let Some(demand) = self.running.get_mut(&to)
+        {
+            demand.cpu += cpu;
+        }
+    }
+
     /// How many of what is ready there are for each CPU slot.
     pub(super) fn ready_per_slot(&self) -> usize {
         self.ready.len() / (self.cpu().max(1) as usize)
@@ -284,9 +293,11 @@ mod tests {
         s.push(2, Demand { pools: BTreeMap::from([("db".to_owned(), 1)]), ..cpu(1) }, 7);
         assert_eq!((s.next(), s.join(2), s.first(), s.join(1)), (Some(0), false, Some(1), true));
         assert_eq!((s.first(), s.join(2), s.running(), s.next()), (Some(2), false, 2, None));
+        s.inherit(0, 1);
         s.finish(0);
-        assert_eq!((s.next(), s.running()), (Some(2), 2));
+        assert_eq!((s.next(), s.running()), (None, 1));
         s.finish(1);
+        assert_eq!((s.next(), s.running()), (Some(2), 1));
         s.finish(2);
         assert_eq!((s.running(), s.used_cpu()), (0, 0));
     }

@@ -87,7 +87,8 @@ impl Launch<'_> {
         let plain = plain.filter(|_| self.env.iter().all(|(name, _)| name != "PWD"));
         if let Some(Plain { argv, stdout }) = plain {
             let mut env = self.env.to_vec();
-            env.push(("PWD".to_owned(), self.cwd.to_string_lossy().into_owned()));
+            let cwd = std::fs::canonicalize(self.cwd).unwrap_or_else(|_| self.cwd.to_owned());
+            env.push(("PWD".to_owned(), cwd.to_string_lossy().into_owned()));
             let stdout = stdout.as_deref();
             if let Ok(launched) =
                 (Launch { argv: &argv, env: &env, stdout, ..*self }).spawn(Mark::new(mark), guard)
@@ -169,7 +170,14 @@ impl Launch<'_> {
         for dir in path.split(':') {
             let candidate = self.cwd.join(dir).join(program);
             match candidate.metadata() {
-                Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => return Ok(candidate),
+                Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => {
+                    // as for a path that was given: a script is told where it was found
+                    return Ok(if dir.starts_with('/') {
+                        candidate
+                    } else {
+                        Path::new(if dir.is_empty() { "." } else { dir }).join(program)
+                    });
+                }
                 Ok(meta) if meta.is_file() => unusable = unusable.or(Some(candidate)),
                 _ => {}
             }
@@ -196,7 +204,7 @@ impl Launch<'_> {
             LaunchError::new(format!("failed to start '{program}' ({}): {error}", resolved.display()));
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOEXEC) => failed.hint("a script needs a first line such as '#!/bin/sh'"),
-            Some(Errno::ENOENT) => match interpreter(resolved) {
+            Some(Errno::ENOENT) => match interpreter(&self.cwd.join(resolved)) {
                 Some(name) => failed.hint(format!("its first line asks for '{name}', which may be missing")),
                 None => failed.hint("its dynamic loader may be missing"),
             },

@@ -4,7 +4,8 @@
 //! shell would read it the same way: words of characters that mean nothing to any of them, the first of which is no builtin. Whatever
 //! goes wrong with it then goes to the shell after all, whose message people know.
 
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
 
 /// What text comes to.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,11 +117,26 @@ pub(super) fn plain(argv: &[String], cwd: &Path) -> Option<Plain> {
     let argv: Vec<String> =
         command.split([' ', '\t']).filter(|word| !word.is_empty()).map(str::to_owned).collect();
     let program = argv.first()?;
-    let own = OWN.contains(&program.as_str()) || program.contains('=');
+    // a shell would take a text that begins with a dash for an option
+    let own = OWN.contains(&program.as_str()) || program.contains('=') || text.starts_with(['-', '+']);
     let words = argv.iter().map(String::as_str).chain(target);
     let all_plain = words.into_iter().all(|word| !word.is_empty() && word.chars().all(is_plain));
-    let stdout = target.map(|target| cwd.join(target));
-    (!own && all_plain).then_some(Plain { argv, stdout })
+    if own || !all_plain || target.is_some_and(|target| !is_file_or_nothing(target, cwd)) {
+        return None;
+    }
+    Some(Plain { argv, stdout: target.map(|target| cwd.join(target)) })
+}
+
+/// Whether flow may open it in the place of the command: a plain file below the working directory, or nothing yet. A pipe would make
+/// flow wait, and `/dev/fd/3` or `/proc/self` mean something else to flow than to a command.
+fn is_file_or_nothing(target: &str, cwd: &Path) -> bool {
+    let below =
+        Path::new(target).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    below
+        && match std::fs::symlink_metadata(cwd.join(target)) {
+            Ok(meta) => meta.is_file(),
+            Err(e) => e.kind() == ErrorKind::NotFound,
+        }
 }
 
 /// Means nothing to any shell, wherever in a word.
@@ -143,7 +159,7 @@ mod tests {
         let some = |argv: &str, stdout: Option<&str>| Some((argv.to_owned(), stdout.map(str::to_owned)));
         assert_eq!(of("head -c 64 a/b.txt > out/c"), some("head|-c|64|a/b.txt", Some("/w/out/c")));
         assert_eq!(of("  sort\t--key=1,2  x "), some("sort|--key=1,2|x", None));
-        assert_eq!(of("./tool >/tmp/x"), some("./tool", Some("/tmp/x")));
+        assert_eq!(of("./tool >x"), some("./tool", Some("/w/x")));
     }
 
     #[test]
@@ -183,6 +199,11 @@ mod tests {
             "! ls",
             "ls é",
             "ls x>y",
+            "-x",
+            "+x",
+            "ls > /dev/stderr",
+            "ls > /w/x",
+            "ls > ../x",
             "(ls)",
             "ls ^ x",
             "ls {a,b}",

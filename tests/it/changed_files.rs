@@ -171,3 +171,74 @@ fn bytes_that_were_lost_and_come_out_otherwise_are_followed_everywhere() {
     assert_eq!(w.read("b"), format!("{new}2\n"));
     assert_eq!(w.read("c"), new);
 }
+
+/// Runs until there is a certificate whose files are old enough to be told by their stats.
+fn settled(w: &Workspace) {
+    w.run(&[]).ok();
+    w.flow(&["run", "flow.json"]).ok();
+    std::thread::sleep(Duration::from_millis(200));
+    w.flow(&["run", "flow.json"]).ok();
+}
+
+#[test]
+fn a_tool_that_another_node_takes_as_an_input_concerns_both() {
+    let w = Workspace::with(json!({"steps": {
+        "a": {"run": "./tool > out/a; true", "tools": ["./tool"], "outputs": {"o": "out/a"}},
+        "b": {"run": "wc -c < tool > out/b", "inputs": {"t": "tool"}, "outputs": {"o": "out/b"}}
+    }}));
+    w.script("tool", "#!/bin/sh\necho v1\n");
+    settled(&w);
+    w.script("tool", "#!/bin/sh\necho v2\n");
+    w.flow(&["run", "flow.json"]).ok();
+    assert_eq!(w.read("out/a"), "v2\n");
+}
+
+#[test]
+fn a_workflow_that_a_node_takes_as_an_input_concerns_all() {
+    let w = Workspace::new();
+    let path = w.path("flow.json").to_str().unwrap().to_owned();
+    let workflow = |word: &str| {
+        let step = json!({"run": format!("echo {word} > out/a; true"), "outputs": {"o": "out/a"}});
+        w.workflow(json!({"steps": {
+            "a": step,
+            "b": {"run": "wc -c flow.json > out/b; true", "inputs": {"t": path}, "outputs": {"o": "out/b"}}
+        }}));
+    };
+    workflow("one");
+    settled(&w);
+    workflow("two");
+    w.flow(&["run", "flow.json"]).ok();
+    assert_eq!(w.read("out/a"), "two\n");
+}
+
+#[test]
+fn a_directory_that_a_depfile_names_is_looked_at() {
+    let w = Workspace::with(json!({"steps": {"cc": {
+        "run": "cat src/* > ${outputs.o}; echo 'o: src' > ${outputs.o}.d",
+        "depfile": "${outputs.o}.d",
+        "outputs": {"o": "out/o"}
+    }}}));
+    w.write("src/a", "one\n");
+    settled(&w);
+    w.write("src/a", "two\n");
+    w.flow(&["run", "flow.json"]).ok();
+    assert_eq!(w.read("out/o"), "two\n");
+    settled(&w);
+    w.write("src/b", "three\n");
+    w.flow(&["run", "flow.json"]).ok();
+    assert_eq!(w.read("out/o"), "two\nthree\n");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_no_reason_to_wait() {
+    let w = Workspace::with(json!({"steps": {
+        "s": {"run": "wc -c in > out/s; true", "inputs": {"i": "in"}, "outputs": {"o": "out/s"}}
+    }}));
+    w.write("in", "x");
+    settled(&w);
+    w.remove("in");
+    assert!(std::process::Command::new("mkfifo").arg(w.path("in")).status().unwrap().success());
+    let run = w.flow(&["run", "flow.json"]);
+    assert_ne!(run.code, Some(0));
+    run.says("in is neither a file nor a directory");
+}

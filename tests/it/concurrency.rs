@@ -268,3 +268,59 @@ fn gc_beside_a_run_loses_nothing() {
     assert_eq!(one.read("out/a"), format!("{long}{long}"));
     two.flow(&["cache", "verify", "--cache", &cache]).ok();
 }
+
+#[test]
+fn two_runs_with_the_same_nodes_in_another_order_do_not_wait_for_each_other() {
+    let workflow = |flipped: bool| {
+        let mut steps = serde_json::Map::new();
+        let mut add = |run: String| {
+            let id = format!("n{:03}", steps.len());
+            steps.insert(id, json!({"run": run}));
+        };
+        for round in 0..4 {
+            // short ones of its own, so that the next are put together
+            (0..60).for_each(|n| add(format!("/bin/true {flipped}-{round}-{n}")));
+            let mut shared: Vec<String> = (0..4).map(|n| format!("sleep 0.2{round}{n}")).collect();
+            if flipped {
+                shared.reverse();
+            }
+            shared.into_iter().for_each(&mut add);
+        }
+        json!({"name": "w", "steps": steps})
+    };
+    let (one, two) = (Workspace::with(workflow(false)), Workspace::with(workflow(true)));
+    let cache = one.path("cache").to_str().unwrap().to_owned();
+    let args = ["run", "flow.json", "-j1", "--cache", &cache];
+    let runs = [start(&one, &args), start(&two, &args)];
+    let begun = Instant::now();
+    for run in runs {
+        end(run).ok();
+    }
+    assert!(begun.elapsed() < LONG);
+}
+
+#[test]
+fn what_is_done_is_kept_while_a_long_node_runs_on_its_thread() {
+    let quick = (0..100).map(|n| format!("/bin/true {n}"));
+    let slow = (0..3).map(|n| format!("sleep 0.5{n}")).chain(["sleep 60".to_owned()]);
+    let steps: serde_json::Map<String, Value> =
+        quick.chain(slow).enumerate().map(|(n, run)| (format!("n{n:03}"), json!({"run": run}))).collect();
+    let w = Workspace::with(json!({"name": "w", "steps": steps}));
+    let mut child = start(&w, &["run", "flow.json", "-j1", "--events", "events"]);
+    wait_for("the last node to start", LONG, || {
+        w.has("events")
+            && w.read("events").lines().any(|line| line.contains("node_started") && line.contains("n103"))
+    });
+    wait_for("the others to be kept", LONG, || {
+        w.read("events").lines().filter(|line| line.contains("node_finished")).count() == 103
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    nothing_left(&w, LONG);
+    let text = w.read("events");
+    let taken = |id: &str| {
+        let line = text.lines().find(|line| line.contains("node_finished") && line.contains(id)).unwrap();
+        serde_json::from_str::<Value>(line).unwrap()["seconds"].as_f64().unwrap()
+    };
+    assert!((0.5..0.9).contains(&taken("n100")), "{}", taken("n100"));
+}

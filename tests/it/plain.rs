@@ -53,6 +53,42 @@ fn outcome_files_and_message_are_the_same() {
 }
 
 #[test]
+fn what_is_no_plain_file_is_opened_by_the_command() {
+    // each of these means something else to flow than to a command, or would make it wait
+    for text in ["ls in > /dev/stderr", "ls in > /dev/stdout", "ls in > /dev/fd/8", "ls in > link/8"] {
+        let w = Workspace::with(
+            json!({"steps": {"a": {"run": text, "inputs": {"i": "in"}, "allow_failure": true}}}),
+        );
+        w.write("in", "x");
+        std::os::unix::fs::symlink("/dev/fd", w.path("link")).unwrap();
+        let run = w.flow(&["run", "flow.json", "-q"]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{text}: {}", run.stderr);
+        w.flow(&["cache", "verify"]).ok();
+        if text.contains("std") {
+            assert!(w.flow(&["log", "output", "a"]).ok().stdout.contains("in"), "{text}");
+        }
+    }
+    let w = Workspace::with(json!({"steps": {"a": {"run": "ls / > pipe", "timeout": "500ms"}}}));
+    assert!(std::process::Command::new("mkfifo").arg(w.path("pipe")).status().unwrap().success());
+    w.run(&[]).exits(1).says("timed out");
+}
+
+#[test]
+fn a_script_is_told_no_absolute_path() {
+    let w = Workspace::with(json!({"steps": {
+        "given": {"run": "./t > out/given", "outputs": {"o": "out/given"}},
+        "list": {"run": ["./t"], "stdout": "o", "outputs": {"o": "out/list"}},
+        "found": {"run": "t > out/found", "env": {"PATH": "bin:/usr/bin:/bin"}, "outputs": {"o": "out/found"}}
+    }}));
+    w.script("t", "#!/bin/sh\necho $0\n").script("bin/t", "#!/bin/sh\necho $0\n");
+    w.run(&[]).ok();
+    assert_eq!(
+        ["given", "list", "found"].map(|name| w.read(&format!("out/{name}"))),
+        ["./t\n", "./t\n", "bin/t\n"]
+    );
+}
+
+#[test]
 fn no_shell_is_started() {
     let w = Workspace::with(json!({"steps": {
         "plain": {"run": "./parent > out/plain", "outputs": {"o": "out/plain"}},

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use super::turns::{Groups, Taken};
 use crate::api::CancelToken;
 use crate::engine::attempt::{Finished, Given, Performed, Task, perform};
 use crate::engine::commit::{Pending, commit};
@@ -50,6 +51,7 @@ pub(super) struct Hands<'scope, 'env, 's> {
     session: &'s Session,
     finder: &'s FactFinder,
     pool: Closing<'scope, 's>,
+    groups: Groups<'s>,
     scope: &'scope Scope<'scope, 'env>,
     sender: Sender<Message<'s>>,
     pub(super) messages: Receiver<Message<'s>>,
@@ -87,6 +89,7 @@ impl<'scope, 'env, 's: 'scope> Hands<'scope, 'env, 's> {
             session,
             finder,
             pool: Closing(pool),
+            groups: Groups::default(),
             scope,
             sender,
             messages,
@@ -102,10 +105,11 @@ impl<'scope, 'env, 's: 'scope> Hands<'scope, 'env, 's> {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(super) fn perform(&self, group: Vec<Start>) -> io::Result<()> {
+    pub(super) fn perform(&mut self, group: Vec<Start>) -> io::Result<()> {
         if group.is_empty() {
             return Ok(());
         }
+        let turns = self.groups.add(group);
         let (session, finder, sender) = (self.session, self.finder, self.sender.clone());
         self.pool.0.run(self.scope, move || {
             let one = |Start { ix, task, given, begin, cancel }: Start| {
@@ -114,17 +118,16 @@ impl<'scope, 'env, 's: 'scope> Hands<'scope, 'env, 's> {
                 catch_unwind(AssertUnwindSafe(job))
                     .unwrap_or_else(|panic| Performed::Finished(Box::new(Finished::panicked(ix, &*panic))))
             };
-            let mut rest = group.into_iter();
-            let mut performed = Vec::with_capacity(rest.len());
-            for start in rest.by_ref() {
-                performed.push(one(start));
-                if !matches!(performed.last(), Some(Performed::Made(_))) {
-                    break;
-                }
-            }
+            let (performed, rest) = turns.take(one);
+            drop(turns);
             // the receiver is gone only if the run is over
-            let _ = sender.send(Message::Performed(performed, rest.collect()));
+            let _ = sender.send(Message::Performed(performed, rest));
         })
+    }
+
+    /// What groups that take long have done, and what they have not begun; `now`: of all groups.
+    pub(super) fn late(&mut self, now: bool) -> Vec<Taken<'s>> {
+        self.groups.take(now)
     }
 
     /// Takes what a job made. `urgent`: what waits for it matters more than anything that could be done meanwhile.
@@ -153,12 +156,11 @@ impl<'scope, 'env, 's: 'scope> Hands<'scope, 'env, 's> {
         let _ = self.batches.send(std::mem::take(&mut self.batch));
     }
 
-    /// When [`Self::commit_if_due`] has to be asked again.
-    pub(super) fn next_commit(&self) -> Duration {
-        if self.batch.is_empty() || self.handed_over > 0 {
-            return Duration::MAX;
-        }
-        LINGER.saturating_sub(self.since.elapsed())
+    /// When [`Self::commit_if_due`] or [`Self::late`] has to be asked again.
+    pub(super) fn next(&self) -> Duration {
+        let waits = !self.batch.is_empty() && self.handed_over == 0;
+        let commit = if waits { LINGER.saturating_sub(self.since.elapsed()) } else { Duration::MAX };
+        commit.min(self.groups.next())
     }
 
     /// The committing thread has nothing more.

@@ -137,7 +137,7 @@ fn reference(body: &str) -> Result<Reference, Fault> {
             [axis, field] => {
                 Reference::Matrix { axis: (*axis).to_owned(), field: matrix_field(axis, field)? }
             }
-            _ => return Err(wrong("matrix.AXIS or matrix.AXIS.index|name|stem|rel")),
+            _ => return Err(wrong("matrix.AXIS or matrix.AXIS.index|name|stem|rel|dir")),
         },
         "device" => Reference::Device(choice(&["index", "uuid"], "device.index or device.uuid")?.to_owned()),
         "shard" => Reference::Shard(choice(&["index", "count"], "shard.index or shard.count")?.to_owned()),
@@ -160,8 +160,9 @@ fn matrix_field(axis: &str, field: &str) -> Result<MatrixField, Fault> {
         "name" => MatrixField::Name,
         "stem" => MatrixField::Stem,
         "rel" => MatrixField::Rel,
+        "dir" => MatrixField::Dir,
         _ => {
-            let known = ["index", "name", "stem", "rel"];
+            let known = ["index", "name", "stem", "rel", "dir"];
             return Err((format!("unknown reference 'matrix.{axis}.{field}'"), suggest::hint(field, known)));
         }
     })

@@ -457,5 +457,10 @@ fn matrix_value(cell: &Cell, field: MatrixField) -> Value {
             Value::text(stem)
         }
         MatrixField::Rel => Value::text(cell.rel.clone().unwrap_or_else(|| cell.text.clone())),
+        MatrixField::Dir => Value::text(match cell.text.trim_end_matches('/').rsplit_once('/') {
+            Some(("", _)) => "/",
+            Some((dir, _)) => dir,
+            None => ".",
+        }),
     }
 }

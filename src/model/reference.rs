@@ -67,6 +67,8 @@ pub enum MatrixField {
     Stem,
     /// The path after the pattern's fixed directory.
     Rel,
+    /// The directory it lies in; `.` of a path without one.
+    Dir,
 }
 
 /// What of a service.
@@ -126,6 +128,7 @@ impl fmt::Display for Reference {
                     MatrixField::Name => f.write_str(".name"),
                     MatrixField::Stem => f.write_str(".stem"),
                     MatrixField::Rel => f.write_str(".rel"),
+                    MatrixField::Dir => f.write_str(".dir"),
                 }
             }
             Self::Step(step) => step.fmt(f),

@@ -1,11 +1,14 @@
 //! The built-in stages, registered in one catalog. They see inputs, outputs and parameters; never the store or the engine.
 
 pub mod archive;
+pub mod eval;
+pub mod evalscope;
 pub mod http;
 pub mod inferencemax;
 pub mod report;
 pub mod sim;
 pub mod table;
+pub mod vendor;
 
 #[cfg(test)]
 pub(crate) mod harness;
@@ -16,10 +19,13 @@ use crate::api::Catalog;
 pub fn catalog() -> Catalog {
     let mut catalog = Catalog::default();
     archive::register(&mut catalog);
+    eval::register(&mut catalog);
+    evalscope::register(&mut catalog);
     http::register(&mut catalog);
     inferencemax::register(&mut catalog);
     report::register(&mut catalog);
     sim::register(&mut catalog);
     table::register(&mut catalog);
+    vendor::register(&mut catalog);
     catalog
 }

@@ -11,6 +11,7 @@ mod concurrency;
 mod critical_path;
 mod depfile;
 mod determinism;
+mod evalscope;
 mod explain;
 mod faults;
 mod first_run;

@@ -55,7 +55,7 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
 
     let run = w.run_file("workflows/full.json", &[]).ok();
     assert_eq!(run.json()["outcome"], "ok");
-    assert_eq!(run.json()["counts"]["ran"], 80);
+    assert_eq!(run.json()["counts"]["ran"], 88);
     for output in [
         "inferencemax/inference_max_interactivity.csv",
         "inferencemax/inference_max_e2e.csv",
@@ -68,6 +68,9 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
         "inferencemax/versions",
         "inferencemax-api/inference_max_benchmarks.csv",
         "inferencemax-api/enriched.json",
+        "evalscope/summary_raw.csv",
+        "evalscope/summary_stats.json",
+        "evalscope/summary_problems.json",
     ] {
         assert!(w.has(&format!("out/{output}")), "{output}");
     }
@@ -79,7 +82,8 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
     w.run_file("workflows/full.json", &[]).ok().all_fresh();
 
     // each by itself makes the same
-    for file in ["workflows/inferencemax.json", "workflows/inferencemax-api.json"] {
+    for file in ["workflows/inferencemax.json", "workflows/inferencemax-api.json", "workflows/evalscope.json"]
+    {
         let name = file.trim_start_matches("workflows/").trim_end_matches(".json");
         let before = w.tree(&format!("out/{name}"));
         w.run_file(file, &[]).ok();
@@ -121,6 +125,11 @@ fn every_stage_of_the_contract_is_listed_and_described() {
         "archive.prune",
         "archive.version",
         "csv.join",
+        "eval.mfu",
+        "eval.rouge",
+        "evalscope.collect",
+        "evalscope.stats",
+        "evalscope.table",
         "http.fetch",
         "inferencemax.api",
         "inferencemax.clean",
@@ -133,6 +142,9 @@ fn every_stage_of_the_contract_is_listed_and_described() {
         "report.markdown",
         "sim.http",
         "table.compare",
+        "vendor.config",
+        "vendor.report",
+        "xsum.read",
     ];
     for name in contract {
         assert!(list.lines().any(|line| line.split_whitespace().next() == Some(name)), "{name} in\n{list}");

@@ -3,8 +3,10 @@
 pub mod compare;
 pub mod csv;
 pub mod join;
+pub mod jsonl;
 pub mod keys;
 pub mod markdown;
+pub mod number;
 
 use crate::api::Catalog;
 

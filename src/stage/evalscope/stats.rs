@@ -1,0 +1,143 @@
+//! `evalscope.stats`: the repeats of each configuration as mean, deviation and extremes. Unaware of how a run is read.
+
+use indexmap::IndexMap;
+use serde_json::{Map, Value, json};
+
+use super::record::{self, Data, Run, Wanted};
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
+use crate::stage::table::csv::{LineEnd, TableWriter};
+use crate::stage::table::number;
+
+/// The stage.
+pub(super) struct Stats;
+
+/// Fields with statistics, in order; percentile columns follow.
+const FIELDS: [&str; 13] = [
+    "output_throughput",
+    "total_throughput",
+    "request_throughput",
+    "latency",
+    "ttft",
+    "token_latency",
+    "inter_token_latency",
+    "input_tokens",
+    "output_tokens",
+    "time_taken",
+    "avg_gpu_memory",
+    "max_gpu_memory",
+    "min_gpu_memory",
+];
+
+impl Stage for Stats {
+    fn name(&self) -> &'static str {
+        "evalscope.stats"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::new::<Wanted>(
+            "Statistics of evalscope runs with equal config, model, parallel, number of requests, prompt length and max_tokens.\n\
+                \n\
+                Of each field and percentile column: mean, sample standard deviation (n - 1; 0 for one run), min, max over the runs. NaN and\n\
+                what a run lacks are left out; without any value the cell is empty (null in JSON). Runs in which no request succeeded are left\n\
+                out, and a group that has only such runs is not there; evalscope.table names them. A percentile column is a statistic of\n\
+                percentiles, not a percentile of all requests.",
+        )
+        .input_list("runs", "records of evalscope.collect")
+        .optional_output("csv", "the statistics as CSV")
+        .optional_output("json", "the statistics as JSON")
+    }
+
+    fn check(&self, with: &Value) -> Result<(), ParamFault> {
+        check_params::<Wanted>(with)
+    }
+
+    fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
+        let records = record::read(ctx)?;
+        let all: Vec<&Run> = records.iter().filter_map(|record| record.run.as_ref()).collect();
+        let runs: Vec<&Run> = all.iter().copied().filter(|run| run.succeeded).collect();
+        let mut groups: IndexMap<String, Vec<&Run>> = IndexMap::new();
+        for run in &runs {
+            groups.entry(group(run)).or_default().push(run);
+        }
+        let fields: Vec<&str> =
+            FIELDS.into_iter().chain(record::percentile_columns(all.iter().copied())).collect();
+        let rows: Vec<Map<String, Value>> = groups.values().map(|runs| row(runs, &fields)).collect();
+        ctx.log(format!(
+            "{} groups of {} runs; {} runs without a success left out",
+            rows.len(),
+            runs.len(),
+            all.len() - runs.len()
+        ));
+        let names =
+            ["config", "count", "model", "parallel", "prompt_length", "max_tokens"].map(str::to_owned);
+        let header: Vec<String> =
+            names.into_iter().chain(fields.iter().flat_map(|field| of_field(field))).collect();
+        let mut writer = TableWriter::new(Vec::new(), "csv", LineEnd::Crlf);
+        writer.row(&header)?;
+        for row in &rows {
+            writer.row(header.iter().map(|column| match &row[column] {
+                Value::Null => String::new(),
+                value => number::cell(value),
+            }))?;
+        }
+        let (csv, json) = ctx.params::<Wanted>()?.formats(Data::Raw);
+        if csv {
+            ctx.write("csv", &writer.finish()?)?;
+        }
+        if json {
+            ctx.write_json("json", &rows)?;
+        }
+        Ok(Done::Made)
+    }
+}
+
+/// What runs of a group have in common.
+fn group(run: &Run) -> String {
+    let of_row = |name: &str| run.row[name].clone();
+    json!([
+        of_row("config"),
+        of_row("model"),
+        of_row("parallel"),
+        run.number,
+        of_row("prompt_length"),
+        of_row("max_tokens")
+    ])
+    .to_string()
+}
+
+fn of_field(field: &str) -> [String; 4] {
+    ["avg", "std", "min", "max"].map(|statistic| format!("{field}_{statistic}"))
+}
+
+fn row(runs: &[&Run], fields: &[&str]) -> Map<String, Value> {
+    let first = &runs[0].row;
+    let mut row = Map::new();
+    row.insert("config".into(), first["config"].clone());
+    row.insert("count".into(), json!(runs.len()));
+    for name in ["model", "parallel", "prompt_length", "max_tokens"] {
+        row.insert(name.into(), first[name].clone());
+    }
+    for field in fields {
+        let value = |run: &&&Run| run.row.get(*field).or_else(|| run.percentiles.get(*field))?.as_f64();
+        let values: Vec<f64> = runs.iter().filter_map(|run| value(&run)).collect();
+        let statistics = spread(&values)
+            .map_or([Value::Null, Value::Null, Value::Null, Value::Null], |s| s.map(|x| json!(x)));
+        row.extend(of_field(field).into_iter().zip(statistics));
+    }
+    row
+}
+
+/// Mean, sample standard deviation, min, max; `None` of nothing.
+fn spread(values: &[f64]) -> Option<[f64; 4]> {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let deviation = if values.len() < 2 { 0.0 } else { (squares / (n - 1.0)).sqrt() };
+    let lowest = values.iter().copied().reduce(f64::min)?;
+    let highest = values.iter().copied().reduce(f64::max)?;
+    Some([mean, deviation, lowest, highest])
+}

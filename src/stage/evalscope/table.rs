@@ -1,0 +1,159 @@
+//! `evalscope.table`: all runs side by side, and what was wrong with them. Unaware of how a run is read.
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::record::{self, Data, Format, Problem, Reason, Record, Run, Wanted};
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
+use crate::stage::table::csv::{LineEnd, TableWriter};
+use crate::stage::table::number;
+
+/// The stage.
+pub(super) struct Table;
+
+/// What `with` holds.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// Fail if there is any problem; the problems are written all the same.
+    #[serde(default)]
+    strict: bool,
+    /// The results directory: directories are shown relative to it.
+    #[serde(default)]
+    results: String,
+    /// csv, json or both.
+    #[serde(default)]
+    format: Format,
+    /// Nothing but problems is written if it is `stats`.
+    #[serde(default)]
+    data: Data,
+}
+
+impl Stage for Table {
+    fn name(&self) -> &'static str {
+        "evalscope.table"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::new::<Params>(
+            "The raw table of evalscope runs: a row per run, in the order of their paths.\n\
+                \n\
+                Columns: timestamp, config, model, parallel, prompt_length, max_tokens, requests, times in seconds, throughputs in tokens or\n\
+                requests per second, GPU memory, then the union of all runs' percentile columns. NaN is 'nan' in CSV and null in JSON; what a\n\
+                run lacks is an empty cell or no key. Tidy: one line per run and metric.\n\
+                \n\
+                Problems: [{\"dir\", \"file\", \"reason\", \"kept\"}]. It is an error that no run was found.",
+        )
+        .input_list("runs", "records of evalscope.collect")
+        .input_list("args", "all benchmark_args.json: a directory that has one and no summary is listed as a problem")
+        .optional_output("csv", "the table as CSV")
+        .optional_output("json", "the table as JSON")
+        .optional_output("tidy", "CSV: a line per run and metric, with the versions that write such files and the rate of failures")
+        .optional_output("problems", "JSON: what was wrong; declare it 'on_failure' to keep it when the stage fails")
+    }
+
+    fn check(&self, with: &Value) -> Result<(), ParamFault> {
+        check_params::<Params>(with)
+    }
+
+    fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
+        let params: Params = ctx.params()?;
+        let records = record::read(ctx)?;
+        let mut problems: Vec<Problem> = records.iter().flat_map(|record| record.problems.clone()).collect();
+        problems.extend(without_summary(ctx, &params.results, &records));
+        problems.sort();
+        let runs: Vec<(&Record, &Run)> =
+            records.iter().filter_map(|r| r.run.as_ref().map(|run| (r, run))).collect();
+        ctx.write_json("problems", &problems)?;
+        ctx.log(format!(
+            "{} runs; {} problems, of which {} leave a run out",
+            runs.len(),
+            problems.len(),
+            problems.iter().filter(|problem| !problem.kept).count()
+        ));
+        if let Some(first) = problems.first().filter(|_| params.strict) {
+            return Err(StageError::new(format!(
+                "{} problems (strict), the first: {}/{}: {}",
+                problems.len(),
+                first.dir,
+                first.file,
+                json!(first.reason).as_str().unwrap_or_default()
+            ))
+            .hint("the output 'problems' lists them all"));
+        }
+        if runs.is_empty() {
+            return Err(StageError::new(format!("no run found in '{}'", params.results)).hint(
+                "a run is a directory <config>/<YYYYMMDD_HHMMSS>/<model> or deeper with benchmark_summary.json and benchmark_args.json",
+            ));
+        }
+        let percentiles = record::percentile_columns(runs.iter().map(|(_, run)| *run));
+        let columns: Vec<&str> =
+            runs[0].1.row.keys().map(String::as_str).chain(percentiles.iter().copied()).collect();
+        let mut writer = TableWriter::new(Vec::new(), "csv", LineEnd::Crlf);
+        writer.row(&columns)?;
+        let mut rows = Vec::new();
+        for (_, run) in &runs {
+            let cell = |column: &&str| run.row.get(*column).or_else(|| run.percentiles.get(*column));
+            writer.row(columns.iter().map(|column| cell(column).map_or_else(String::new, number::cell)))?;
+            let row: IndexMap<&str, &Value> =
+                columns.iter().filter_map(|column| Some((*column, cell(column)?))).collect();
+            rows.push(row);
+        }
+        let (csv, json) = Wanted { format: params.format, data: params.data }.formats(Data::Stats);
+        if csv {
+            ctx.write("csv", &writer.finish()?)?;
+        }
+        if json {
+            ctx.write_json("json", &rows)?;
+        }
+        ctx.write("tidy", &tidy(&runs)?)?;
+        Ok(Done::Made)
+    }
+}
+
+/// Directories with args that no record is of.
+fn without_summary(ctx: &StageContext, results: &str, records: &[Record]) -> Vec<Problem> {
+    let prefix = results.trim_end_matches('/');
+    let dirs = ctx.files("args").iter().filter_map(|file| {
+        let name = if file.name.contains('/') { &*file.name } else { file.path.to_str()? };
+        let dir = name.rsplit_once('/')?.0;
+        Some(dir.strip_prefix(prefix).unwrap_or(dir).trim_start_matches('/').to_owned())
+    });
+    let known = |dir: &String| records.iter().any(|record| record.dir == *dir);
+    dirs.filter(|dir| !known(dir))
+        .map(|dir| Problem {
+            dir,
+            file: "benchmark_summary.json".into(),
+            reason: Reason::Missing,
+            kept: false,
+        })
+        .collect()
+}
+
+/// The long form.
+fn tidy(runs: &[(&Record, &Run)]) -> Result<Vec<u8>, StageError> {
+    const NAMES: [&str; 6] = ["timestamp", "config", "model", "parallel", "prompt_length", "max_tokens"];
+    let mut writer = TableWriter::new(Vec::new(), "tidy", LineEnd::Crlf);
+    writer.row(["dir", "versions"].iter().chain(&NAMES).chain(&["metric", "value"]))?;
+    for (record, run) in runs {
+        let named: Vec<String> = NAMES.iter().map(|name| number::cell(&run.row[*name])).collect();
+        let rate = run.requests.filter(|counts| counts.requests > 0).map(|counts| {
+            let failed = counts.requests - counts.succeeded;
+            ("failure_rate", json!(failed as f64 / counts.requests as f64))
+        });
+        let of_row = run.row.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        let of_row = of_row.filter(|(name, _)| !NAMES.contains(name));
+        let of_percentiles = run.percentiles.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        for (metric, value) in of_row.chain(of_percentiles).chain(rate) {
+            let lead = [record.dir.clone(), run.family.clone()];
+            writer.row(lead.iter().chain(&named).chain(&[metric.to_owned(), number::cell(&value)]))?;
+        }
+    }
+    writer.finish()
+}

@@ -1,0 +1,169 @@
+//! `vendor.config`: the original's `host.yaml` and task file as one JSON. Unaware of what is run with it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use yaml_rust2::{Yaml, YamlLoader};
+
+use crate::api::{
+    Done, InputFile, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params,
+};
+
+/// The stage.
+pub(super) struct Config;
+
+impl Stage for Config {
+    fn name(&self) -> &'static str {
+        "vendor.config"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::new::<NoParams>(
+            "Reads the configuration files of the original vendor evaluation.\n\
+                \n\
+                host.yaml: vendor (VENDOR, as the original's own file has it, too), engine, chip, nproc_per_node (gpu_nums in older files), data_path,\n\
+                model_path. Task file: task_nums, TFLOPS_FP16 (GPU_FP16 or GPU_FPxx in older files), GPU_NAME. Other members are listed, not used.\n\
+                The result has gpus and peak_tflops, as eval.mfu takes them.",
+        )
+        .input("host", "host.yaml")
+        .input("task", "tasks/<vendor>/<engine>/<chip>.yaml")
+        .output("config", "JSON: vendor, engine, chip, gpus, peak_tflops, task_nums, gpu_name, data_path, model_path, unused")
+    }
+
+    fn check(&self, with: &Value) -> Result<(), ParamFault> {
+        check_params::<NoParams>(with)
+    }
+
+    fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
+        let mut host = File::read(ctx.input("host")?)?;
+        let mut task = File::read(ctx.input("task")?)?;
+        let mut config = json!({
+            "vendor": host.text(&["vendor", "VENDOR"])?,
+            "engine": host.text(&["engine"])?,
+            "chip": host.text(&["chip"])?,
+            "gpus": host.number(&["nproc_per_node", "gpu_nums"], true)?,
+            "peak_tflops": task.number(&["TFLOPS_FP16", "GPU_FP16", "GPU_FPxx"], false)?,
+            "task_nums": task.number(&["task_nums"], true)?,
+        });
+        for name in ["data_path", "model_path"] {
+            config[name] = host.members.remove(name).unwrap_or(Value::Null);
+        }
+        config["gpu_name"] = task.members.remove("GPU_NAME").unwrap_or(Value::Null);
+        let unused: Vec<String> = [host, task]
+            .iter()
+            .flat_map(|file| file.members.keys().map(|key| format!("{}: {key}", file.name)))
+            .collect();
+        config["unused"] = json!(unused);
+        ctx.write_json("config", &config)?;
+        Ok(Done::Made)
+    }
+}
+
+/// A YAML file that is a mapping.
+struct File {
+    name: String,
+    members: BTreeMap<String, Value>,
+}
+
+impl File {
+    fn read(file: &InputFile) -> Result<Self, StageError> {
+        let fault = |what: &dyn std::fmt::Display| {
+            StageError::new(format!("{}: {what}", file.name)).hint("expected YAML: lines of NAME: VALUE")
+        };
+        let documents = YamlLoader::load_from_str(&file.read_text()?).map_err(|e| fault(&e))?;
+        let [Yaml::Hash(members)] = &documents[..] else { return Err(fault(&"no mapping")) };
+        let members = members.iter().map(|(key, value)| Some((key.as_str()?.to_owned(), plain(value)?)));
+        let members =
+            members.collect::<Option<_>>().ok_or_else(|| fault(&"a member that is no text or number"))?;
+        Ok(Self { name: file.name.clone(), members })
+    }
+
+    /// Takes the first of some members that is there.
+    fn take(&mut self, names: &[&str]) -> Result<Value, StageError> {
+        names.iter().find_map(|name| self.members.remove(*name)).ok_or_else(|| {
+            let there: Vec<&str> = self.members.keys().map(String::as_str).collect();
+            StageError::new(format!(
+                "{}: no '{}'; it has: {}",
+                self.name,
+                names.join("' or '"),
+                there.join(", ")
+            ))
+        })
+    }
+
+    fn text(&mut self, names: &[&str]) -> Result<String, StageError> {
+        match self.take(names)? {
+            Value::String(text) => Ok(text),
+            other => {
+                Err(StageError::new(format!("{}: '{}': expected text, found {other}", self.name, names[0])))
+            }
+        }
+    }
+
+    fn number(&mut self, names: &[&str], whole: bool) -> Result<Value, StageError> {
+        let value = self.take(names)?;
+        let fits = value.as_f64().is_some_and(|number| number > 0.0) && (!whole || value.is_u64());
+        if fits {
+            return Ok(value);
+        }
+        let expected = if whole { "a whole number above 0" } else { "a number above 0" };
+        Err(StageError::new(format!("{}: '{}': expected {expected}, found {value}", self.name, names[0])))
+    }
+}
+
+/// Text, numbers and truth values as JSON; `None` of anything else.
+fn plain(value: &Yaml) -> Option<Value> {
+    match value {
+        Yaml::Real(_) => value.as_f64().map(Value::from),
+        Yaml::Integer(n) => Some(json!(n)),
+        Yaml::String(text) => Some(json!(text)),
+        Yaml::Boolean(is) => Some(json!(is)),
+        Yaml::Null => Some(Value::Null),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::harness::Bench;
+
+    const HOST: &str = "# of the machine\nVENDOR: nvidia\nengine: hf\nchip: A100_40_SXM\nnproc_per_node: 8\ndata_path: /d/x.csv\nlog_path: /log\n";
+    const TASK: &str = "GPU_NAME: A100\nTFLOPS_FP16: 312\ntask_nums: 256 # 5 to 10 minutes\n";
+
+    fn bench(host: &str, task: &str) -> Bench<'static> {
+        Bench::new(&Config, json!({})).file("host", "host.yaml", host).file("task", "a100.yaml", task)
+    }
+
+    #[test]
+    fn both_files_become_one() {
+        assert_eq!(
+            bench(HOST, TASK).run(&["config"]).ok().json("config"),
+            json!({
+                "vendor": "nvidia", "engine": "hf", "chip": "A100_40_SXM", "gpus": 8, "peak_tflops": 312, "task_nums": 256,
+                "data_path": "/d/x.csv", "model_path": null, "gpu_name": "A100", "unused": ["host.yaml: log_path"]
+            })
+        );
+    }
+
+    #[test]
+    fn faults_name_file_and_member() {
+        let error = |host: &str, task: &str| {
+            let Err(error) = bench(host, task).run(&["config"]).result else { panic!("taken") };
+            error.message
+        };
+        assert_eq!(
+            error(HOST, "task_nums: 1\n"),
+            "a100.yaml: no 'TFLOPS_FP16' or 'GPU_FP16' or 'GPU_FPxx'; it has: task_nums"
+        );
+        assert!(
+            error(&HOST.replace("8", "eight"), TASK)
+                .contains("'nproc_per_node': expected a whole number above 0")
+        );
+        assert!(error("- a\n", TASK).starts_with("host.yaml: "));
+    }
+}

@@ -1,0 +1,170 @@
+//! `xsum.read`: the first rows of an XSum table as documents with their summaries. Unaware of prompts and models.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
+use crate::base::suggest;
+use crate::stage::table::jsonl;
+
+/// The stage.
+pub(super) struct Read;
+
+/// What `with` holds.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    /// How many rows are looked at, from the first; rows that are skipped count.
+    task_nums: u64,
+    /// The column of the documents.
+    #[serde(default = "dialogue")]
+    column: String,
+    /// The column of the summaries.
+    #[serde(default = "summary")]
+    reference: String,
+}
+
+fn dialogue() -> String {
+    "dialogue".to_owned()
+}
+
+fn summary() -> String {
+    "summary".to_owned()
+}
+
+/// Cells that pandas, with which the original reads, takes for missing.
+const MISSING: [&str; 19] = [
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
+    "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+];
+
+impl Stage for Read {
+    fn name(&self) -> &'static str {
+        "xsum.read"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::new::<Params>(
+            "The first rows of a table of articles and summaries.\n\
+                \n\
+                Of the first task_nums rows, those whose document or summary is missing (an empty cell, or a word that pandas reads as missing:\n\
+                NA, N/A, NaN, None, null and the like) are skipped and counted by reason. rows = taken + skipped. The id is that of the column 'id', else the\n\
+                number of the row, from 0. The rest of the file is not read.",
+        )
+        .input("csv", "CSV with a header")
+        .output("rows", "JSONL: {\"id\", \"document\", \"summary\"}")
+        .optional_output("counts", "JSON: {\"asked\", \"rows\", \"taken\", \"skipped\": {reason: n}}")
+    }
+
+    fn check(&self, with: &Value) -> Result<(), ParamFault> {
+        let params: Params = parse_params(with)?;
+        if params.task_nums == 0 {
+            return Err(ParamFault { path: "task_nums".into(), message: "expected at least 1".into() });
+        }
+        Ok(())
+    }
+
+    fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
+        let params: Params = ctx.params()?;
+        let file = ctx.input("csv")?;
+        let opened = File::open(&file.path).map_err(|e| StageError::io("read", Path::new(&file.name), e))?;
+        let mut reader = ::csv::ReaderBuilder::new().buffer_capacity(1 << 16).from_reader(opened);
+        let failed = |e: &::csv::Error| {
+            let line = e.position().map_or(1, ::csv::Position::line);
+            StageError::new(format!("{}:{line}: {e}", file.name))
+                .hint("expected CSV in UTF-8, each row with as many cells as the header")
+        };
+        let header = reader.headers().map_err(|e| failed(&e))?.clone();
+        let names: Vec<&str> = header.iter().map(|name| name.trim_start_matches('\u{feff}')).collect();
+        let column = |name: &str, param: &str| {
+            names.iter().position(|column| *column == name).ok_or_else(|| {
+                let error = StageError::new(format!(
+                    "{}: no column '{name}' (parameter '{param}'); its header is: {}",
+                    file.name,
+                    names.join(",")
+                ));
+                suggest::hint(name, names.iter().copied()).into_iter().fold(error, StageError::hint)
+            })
+        };
+        let (document, summary) =
+            (column(&params.column, "column")?, column(&params.reference, "reference")?);
+        let id = names.iter().position(|column| *column == "id");
+        let mut skipped: BTreeMap<&str, u64> = BTreeMap::new();
+        let (mut rows, mut taken) = (0_u64, 0_u64);
+        let mut lines = Vec::new();
+        for record in reader.records().take(params.task_nums as usize) {
+            let record = record.map_err(|e| failed(&e))?;
+            let id = id.map_or_else(|| json!(rows), |id| json!(&record[id]));
+            rows += 1;
+            let reason = [(document, "document"), (summary, "summary")]
+                .into_iter()
+                .find_map(|(index, what)| MISSING.contains(&&record[index]).then_some(what));
+            if let Some(reason) = reason {
+                *skipped.entry(reason).or_default() += 1;
+                continue;
+            }
+            taken += 1;
+            let line = json!({"id": id, "document": &record[document], "summary": &record[summary]});
+            jsonl::write_line(&mut lines, &line, "rows")?;
+        }
+        let counts = json!({"asked": params.task_nums, "rows": rows, "taken": taken, "skipped": skipped});
+        let short = if rows < params.task_nums {
+            format!(" ({} asked for)", params.task_nums)
+        } else {
+            String::new()
+        };
+        let message = format!("{rows} rows{short}: {taken} taken, {} skipped", rows - taken);
+        ctx.write("rows", &lines)?;
+        ctx.write_json("counts", &counts)?;
+        ctx.log(message);
+        Ok(Done::Made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::harness::Bench;
+
+    #[test]
+    fn the_first_rows_and_what_is_skipped() {
+        let csv = "\u{feff}id,dialogue,summary\na,\"x, \"\"y\"\"\nz\",s1\nb,,s2\nc,NaN,s3\nd,w,\ne,v,s5\nf,never,read\n";
+        let done = Bench::new(&Read, json!({"task_nums": 5}))
+            .file("csv", "x.csv", csv)
+            .run(&["rows", "counts"])
+            .ok();
+        let lines: Vec<Value> =
+            done.text("rows").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(
+            lines,
+            [
+                json!({"id": "a", "document": "x, \"y\"\nz", "summary": "s1"}),
+                json!({"id": "e", "document": "v", "summary": "s5"})
+            ]
+        );
+        assert_eq!(
+            done.json("counts"),
+            json!({"asked": 5, "rows": 5, "taken": 2, "skipped": {"document": 2, "summary": 1}})
+        );
+    }
+
+    #[test]
+    fn faults_have_their_place() {
+        let error = |csv: &str| {
+            let done = Bench::new(&Read, json!({"task_nums": 9})).file("csv", "x.csv", csv).run(&["rows"]);
+            let Err(error) = done.result else { panic!("taken: {csv}") };
+            error.message
+        };
+        assert!(error("id,dialog,summary\n").starts_with("x.csv: no column 'dialogue' (parameter 'column')"));
+        assert!(error("dialogue,summary\na,b\nc\n").starts_with("x.csv:3: "));
+    }
+}

@@ -44,7 +44,7 @@ pub(super) fn value(summary: &Map<String, Value>, keys: &[&'static str]) -> Resu
         return Ok(Number::Int(0));
     };
     let number = Number::of(value).ok_or(key)?;
-    Ok(if key.ends_with("(ms)") { number.from_ms() } else { number })
+    Ok(if key.ends_with("(ms)") { number.in_seconds() } else { number })
 }
 
 /// How many requests succeeded, if the summary says so.

@@ -30,7 +30,7 @@ impl Number {
     }
 
     /// Milliseconds as seconds.
-    pub(super) fn from_ms(self) -> Self {
+    pub(super) fn in_seconds(self) -> Self {
         Self::Float(self.as_f64() / 1000.0)
     }
 

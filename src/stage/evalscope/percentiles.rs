@@ -30,7 +30,7 @@ pub(super) fn columns(file: &Value) -> Option<Vec<(String, Number)>> {
         };
         for (name, value) in row.iter().filter(|(name, _)| *name != "Percentiles") {
             let number = Number::of(value)?;
-            let number = if name.contains("(ms)") { number.from_ms() } else { number };
+            let number = if name.contains("(ms)") { number.in_seconds() } else { number };
             out.push((format!("{label}_{}", metric(name)), number));
         }
     }

@@ -35,7 +35,7 @@ impl JsonLines {
     }
 
     /// The next value; `None` at the end. What is no such value is an error that names file, line and column.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StageError> {
+    pub fn value<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StageError> {
         loop {
             self.buffer.clear();
             let read = self.reader.read_until(b'\n', &mut self.buffer);
@@ -59,7 +59,7 @@ impl JsonLines {
     /// All values that are left.
     pub fn rest<T: DeserializeOwned>(mut self) -> Result<Vec<T>, StageError> {
         let mut out = Vec::new();
-        while let Some(value) = self.next()? {
+        while let Some(value) = self.value()? {
             out.push(value);
         }
         Ok(out)

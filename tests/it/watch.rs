@@ -290,8 +290,38 @@ fn a_run_that_writes_its_own_input_does_not_run_for_ever() {
     w.write("a", "1\n");
     let mut watch = Watch::start(&w, &["--debounce", "0"]);
     watch.says(1, "waiting for changes");
-    assert!(watch.err().contains("a changed during each of 5 runs"), "{}", watch.err());
-    assert_eq!(watch.runs().len(), 5);
+    // one of them began when nobody else wrote
+    let told = "a changed during each of 6 runs, and nobody wrote it before the last one, so the run itself";
+    assert!(watch.err().contains(told), "{}", watch.err());
+    assert_eq!(watch.runs().len(), 6);
+    // it still runs when somebody else changes it
+    w.write("a", "2\n");
+    watch.says(2, "waiting for changes");
+    assert!(w.read("out").starts_with("2\n"), "{}", watch.err());
+    watch.ends("INT", 130);
+}
+
+#[test]
+fn the_last_edit_of_many_is_not_taken_for_the_runs_own() {
+    let w = Workspace::with(json!({"steps": {
+        "s": {"run": "cat a > ${outputs.o}; sleep 0.2", "inputs": {"a": "a"}, "outputs": {"o": "out"}},
+    }}));
+    w.write("a", "0\n");
+    let mut watch = Watch::start(&w, &["--debounce", "0"]);
+    let mut text = w.read("a");
+    // during each run, until it has had enough, and a little longer
+    let mut more = 10;
+    let begun = std::time::Instant::now();
+    while more > 0 {
+        text.push_str("more\n");
+        w.write("a", &text);
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        more -= usize::from(watch.err().contains("the next one begins when nothing changes any more"));
+        assert!(begun.elapsed() < LONG, "{}", watch.err());
+    }
+    wait_for("the last edit", LONG, || w.has("out") && w.read("out") == text);
+    watch.says(1, "waiting for changes");
+    assert!(!watch.err().contains("the run itself"), "{}", watch.err());
     watch.ends("INT", 130);
 }
 

@@ -30,8 +30,10 @@ const TICK: Duration = Duration::from_millis(50);
 const LONGEST_SETTLING: Duration = Duration::from_secs(10);
 /// Between two tries to read a broken workflow of which no known file changed.
 const RETRY: Duration = Duration::from_secs(2);
-/// So many runs in a row that change what they read are enough.
+/// After so many runs in a row during which the same files changed, the next one waits until nobody writes any more.
 const OWN_CHANGES: usize = 5;
+/// Nobody writes any more if nothing has changed for so long.
+const QUIET: Duration = Duration::from_secs(1);
 
 pub(in crate::cli) fn run(app: &App, args: &WatchArgs) -> Result<ExitCode> {
     if args.run.dry_run {
@@ -77,7 +79,10 @@ impl Watch<'_> {
     fn go(&mut self) -> Result<Never> {
         let mut own: Vec<String> = Vec::new();
         let mut in_a_row = 0;
+        // the next run begins when nobody else writes
+        let mut alone = false;
         loop {
+            let begun = Instant::now();
             let mut ran = match self.run() {
                 Ok(ran) => {
                     self.told = None;
@@ -87,6 +92,7 @@ impl Watch<'_> {
                     self.stop_if_asked()?;
                     self.survive(error)?;
                     in_a_row = 0;
+                    alone = false;
                     continue;
                 }
             };
@@ -100,19 +106,33 @@ impl Watch<'_> {
                 in_a_row = 1;
             }
             own.clone_from(&changed);
-            if in_a_row >= OWN_CHANGES {
+            let mut waited = false;
+            if in_a_row > OWN_CHANGES && alone {
                 self.say(&format!(
-                    "{} changed during each of {OWN_CHANGES} runs, so the run itself seems to write it: waiting for another change",
+                    "{} changed during each of {in_a_row} runs, and nobody wrote it before the last one, so the run itself seems to write it: waiting for another change",
                     named(&changed)
                 ));
                 ran.list.accept();
-                self.different(&mut ran)?;
-                changed.clear();
+                changed = self.different(&mut ran)?;
+                alone = false;
+            } else if in_a_row >= OWN_CHANGES {
+                self.say(&format!(
+                    "{} changed during each of {in_a_row} runs: the next one begins when nothing changes any more",
+                    named(&changed)
+                ));
+                alone = self.quiet(&ran, begun.elapsed())?;
+                changed = self.different(&mut ran)?;
+                waited = !changed.is_empty();
+                alone &= waited;
+            } else {
+                alone = false;
             }
             if changed.is_empty() {
                 self.say(&format!("waiting for changes ({} paths)", ran.list.len()));
             }
-            let changed = self.wait(&mut ran)?;
+            if !waited {
+                changed = self.wait(&mut ran)?;
+            }
             self.clear();
             self.say(&format!("changed: {}", named(&changed)));
         }
@@ -303,6 +323,28 @@ impl Watch<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Waits until nothing has changed for a while: as long as the last run took, so that whoever writes now and then is found out, too.
+    /// False if there is no end to it.
+    fn quiet(&self, ran: &Ran, took: Duration) -> Result<bool> {
+        let quiet = took.min(LONGEST_SETTLING).max(QUIET).max(self.debounce());
+        let begun = Instant::now();
+        loop {
+            let mut now = ran.list.clone();
+            now.accept();
+            let until = Instant::now() + quiet;
+            while Instant::now() < until {
+                self.stop_if_asked()?;
+                std::thread::sleep(TICK);
+            }
+            if now.changed().is_empty() {
+                return Ok(true);
+            }
+            if begun.elapsed() > LONGEST_SETTLING + quiet {
+                return Ok(false);
+            }
+        }
     }
 
     /// What is different from how it was seen, by name; patterns are listed again where a directory changed.

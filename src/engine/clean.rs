@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::project::Project;
-use super::query::orphans;
+use super::query::{orphans, used_up};
 use super::retention;
 use crate::base::files;
 use crate::error::{Error, Result};
@@ -50,6 +50,10 @@ pub fn clean(project: &Project, only_orphans: bool, dry_run: bool) -> Result<Cle
             project.workspace.forget(&place);
         }
         report.removed.push(path);
+    }
+    if only_orphans && !dry_run {
+        // of these nothing is left to tell about
+        used_up(project).iter().for_each(|path| project.workspace.unclaim(path, mine));
     }
     project.workspace.sync()?;
     Ok(report)

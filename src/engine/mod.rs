@@ -29,6 +29,7 @@ mod known;
 mod listing;
 mod log_file;
 mod options;
+mod ours;
 mod plan;
 mod project;
 mod publish;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Found;
 use super::evaluate::{artifacts_of, entries};
-use super::retention;
 use super::session::Session;
+use super::{ours, retention};
 use crate::base::digest::Digest;
 use crate::base::files::{self, Stat};
 use crate::base::{clock, failpoint};
@@ -221,40 +221,17 @@ pub(super) fn make_parent(place: &Path) -> Result<()> {
     })
 }
 
-/// A file never replaces a directory that holds files flow did not publish.
+/// A file never replaces a directory that holds files flow did not publish, or that were changed since.
 pub(super) fn refuse_foreign(session: &Session, output: &Output, place: &Path) -> Result<()> {
     if output.dir || !fs::symlink_metadata(place).is_ok_and(|meta| meta.is_dir()) {
         return Ok(());
     }
-    let Some(foreign) = foreign_in(session, place)? else { return Ok(()) };
+    let Some(foreign) = ours::foreign_in(&session.project, &output.path)? else { return Ok(()) };
     Err(Error::step(format!(
-        "output '{}' ({}) is a file, and a directory stands there with files that flow did not make: {foreign}",
+        "output '{}' ({}) is a file, and a directory stands there with files that flow did not make, or not as they are now: {foreign}",
         output.name, output.path
     ))
     .hint("move them away, choose another path, or let the declared path end with a slash"))
-}
-
-fn foreign_in(session: &Session, dir: &Path) -> Result<Option<String>> {
-    let workspace = &session.project.workspace;
-    let mut entries: Vec<_> = fs::read_dir(dir)
-        .map_err(|e| Error::io("read", dir, e))?
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    entries.sort();
-    for path in entries {
-        let name = path.strip_prefix(&session.project.root).unwrap_or(&path).to_string_lossy().into_owned();
-        if workspace.published_path(&name) {
-            continue;
-        }
-        if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
-            return Ok(Some(name));
-        }
-        if let Some(found) = foreign_in(session, &path)? {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
 }
 
 /// Moves `from` to `to`, replacing what is there; across file systems by a copy beside it.

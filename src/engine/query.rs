@@ -9,6 +9,7 @@ use super::adopt::adopted_in;
 use super::evaluate::differing;
 use super::facts::{FactFinder, shown};
 use super::options::RunOptions;
+use super::ours::{covered, left_of, made_below};
 use super::plan::{PlanStatus, foresee};
 use super::project::Project;
 use crate::base::digest::Digest;
@@ -109,22 +110,39 @@ pub fn orphans(project: &Project) -> Vec<String> {
         rows.iter().filter(|row| row.workflow != mine).map(|row| row.path.as_str()).collect();
     let made = &project.graph.made_by;
     let sorted = std::cell::OnceCell::new();
-    let declared = |path: &str| {
-        let mut above = std::iter::successors(Some(path), |at| at.rsplit_once('/').map(|(parent, _)| parent));
-        if above.any(|at| made.contains_key(at)) {
-            return true;
+    let mut orphans = BTreeSet::new();
+    for row in rows.iter().filter(|row| row.workflow == mine && !row.append) {
+        let path = row.path.as_str();
+        if others.contains(path) || covered(path, |at| made.contains_key(at)) {
+            continue;
+        }
+        let place = project.root.join(path);
+        if std::fs::symlink_metadata(&place).is_err() {
+            continue;
         }
         // a directory in which nodes make files now; a file there is what is left of an earlier workflow, and in their way
-        let sorted: &BTreeSet<&str> = sorted.get_or_init(|| made.keys().map(String::as_str).collect());
-        let inside = format!("{path}/");
-        let holds = sorted.range(inside.as_str()..).next().is_some_and(|known| known.starts_with(&inside));
-        holds && project.root.join(path).is_dir()
-    };
-    rows.iter()
-        .filter(|row| row.workflow == mine && !row.append)
-        .filter(|row| !declared(&row.path) && !others.contains(row.path.as_str()))
-        .filter(|row| std::fs::symlink_metadata(project.root.join(&row.path)).is_ok())
-        .map(|row| row.path.clone())
+        let sorted = sorted.get_or_init(|| made.keys().map(String::as_str).collect());
+        if place.is_dir() && made_below(sorted, path) {
+            let left = left_of(project, row, true).unwrap_or_default().into_iter();
+            orphans.extend(left.filter(|path| !covered(path, |at| others.contains(at))));
+        } else {
+            orphans.insert(row.path.clone());
+        }
+    }
+    orphans.into_iter().collect()
+}
+
+/// Directories that earlier runs of this workflow published, in the places of which nodes make single outputs now, and of which nothing
+/// else is left.
+pub(super) fn used_up(project: &Project) -> Vec<String> {
+    let made: BTreeSet<&str> = project.graph.made_by.keys().map(String::as_str).collect();
+    let mine = project.root_file();
+    let rows = project.workspace.published().into_iter();
+    rows.filter(|row| row.workflow == mine && !row.append)
+        .filter(|row| !covered(&row.path, |at| project.graph.made_by.contains_key(at)))
+        .filter(|row| made_below(&made, &row.path))
+        .filter(|row| left_of(project, row, false).is_some_and(|left| left.is_empty()))
+        .map(|row| row.path)
         .collect()
 }
 
@@ -220,7 +238,9 @@ pub fn why(project: &Project, path: &Path) -> Result<Why> {
         .collect();
     let orphan = orphans(project).contains(&text);
     let published = project.workspace.published();
-    let row = published.iter().find(|row| row.path == text);
+    // what is left of a directory has no row of its own
+    let mut rows = published.iter().rev().filter(|row| row.workflow == project.root_file());
+    let row = rows.find(|row| inside.starts_with(&row.path));
     let Some((ix, output)) = maker else {
         if taken_by.is_empty() && read_by.is_empty() && !orphan {
             let known = graph.made_by.keys().map(String::as_str);

@@ -368,6 +368,79 @@ fn a_file_that_became_a_directory_is_no_orphan() {
 }
 
 #[test]
+fn a_directory_that_became_a_file_is_replaced_if_it_is_as_flow_published_it() {
+    let dir = json!({"steps": {"s": {
+        "run": "mkdir -p ${outputs.o}/sub ${outputs.o}/empty; echo 1 > ${outputs.o}/a; echo 2 > ${outputs.o}/sub/b; ln -s a ${outputs.o}/l",
+        "outputs": {"o": "p/"}
+    }}});
+    for run in ["echo 1 > ${outputs.o}", "echo 1 > p"] {
+        let file = json!({"steps": {"s": {"run": run, "outputs": {"o": "p"}}}});
+        let w = Workspace::with(dir.clone());
+        // there and back, made and from the cache
+        for _ in 0..2 {
+            w.workflow(dir.clone());
+            w.run(&[]).ok();
+            assert_eq!(w.read("p/sub/b"), "2\n");
+            w.workflow(file.clone());
+            w.run(&[]).ok();
+            assert_eq!(w.read("p"), "1\n");
+        }
+        // whatever else lies there, or is different, stays
+        let (a, b) = ("p/a", "p/sub/b");
+        for (path, text) in
+            [("p/mine", "x"), ("p/empty/mine", "x"), ("p/sub/mine", "x"), (a, "x"), (b, "x"), ("p/l", "x")]
+        {
+            w.workflow(dir.clone());
+            w.run(&[]).ok();
+            if w.has(path) {
+                w.remove(path);
+            }
+            w.write(path, text);
+            w.workflow(file.clone());
+            w.run(&[]).exits(1).failed(["s"]).says(&format!("not as they are now: {path}"));
+            assert_eq!(w.read(path), text);
+            w.remove("p");
+        }
+        // a part of it
+        w.workflow(dir.clone());
+        w.run(&[]).ok();
+        w.workflow(json!({"steps": {"s": {"run": "echo 3 > ${outputs.o}", "outputs": {"o": "p/sub"}}}}));
+        w.run(&[]).ok();
+        assert_eq!((w.read("p/sub"), w.read("p/a")), ("3\n".into(), "1\n".into()));
+    }
+}
+
+#[test]
+fn what_is_left_of_a_directory_is_an_orphan_as_long_as_it_is_as_published() {
+    let dir = json!({"steps": {"s": {
+        "run": "mkdir -p ${outputs.o}/d; for n in a b c d/e; do echo $n > ${outputs.o}/$n; done", "outputs": {"o": "p/"}
+    }}});
+    let w = Workspace::with(dir);
+    w.run(&[]).ok();
+    w.workflow(json!({"steps": {"s": {"run": "echo new > ${outputs.o}", "outputs": {"o": "p/b"}}}}));
+    w.write("p/mine", "mine").write("p/c", "changed");
+    w.flow(&["run", "flow.json"]).ok().says("2 orphans");
+    let orphans = w.flow(&["ls", "flow.json", "--orphans"]).ok().stdout;
+    assert_eq!(lines(&orphans), ["p/a", "p/d/e"]);
+    let why = w.flow(&["why", "flow.json", "p/a"]).ok().stdout;
+    assert!(why.starts_with("p/a is an orphan: s made it once"), "{why}");
+    w.flow(&["run", "flow.json"]).ok().says("2 orphans");
+    assert_eq!(w.flow(&["clean", "flow.json", "--orphans"]).ok().stdout, orphans);
+    assert_eq!(w.tree("p").into_keys().collect::<Vec<_>>(), ["b", "c", "mine"]);
+    assert!(!w.has("p/d"));
+    assert_eq!(
+        (w.read("p/b"), w.read("p/c"), w.read("p/mine")),
+        ("new\n".into(), "changed".into(), "mine".into())
+    );
+    w.run(&[]).ok().all_fresh();
+    // what nothing is left of is nobody's any more
+    w.remove("p/c");
+    w.flow(&["clean", "flow.json", "--orphans"]).ok();
+    w.write("p/a", "a\n");
+    assert_eq!(w.flow(&["ls", "flow.json", "--orphans"]).ok().stdout, "");
+}
+
+#[test]
 fn another_output_path_moves_the_result() {
     let at = |path: &str| json!({"steps": {"a": {"run": "echo x > ${outputs.o}", "outputs": {"o": path}}}});
     let w = Workspace::with(at("old/x"));

@@ -330,6 +330,11 @@ impl Workspace {
         self.published_at(path).of(path).any(|row| row.artifact == *artifact)
     }
 
+    /// What flow has published at `path`, by root workflow.
+    pub fn published_artifacts(&self, path: &str) -> Vec<Artifact> {
+        self.published_at(path).of(path).map(|row| row.artifact.clone()).collect()
+    }
+
     /// Notes what was published; queued. A row replaces that of the same path and root workflow.
     pub fn publish(&self, rows: Vec<PublishedRow>) {
         let texts: Vec<_> = rows

@@ -62,8 +62,10 @@ impl Project {
         let opened_ns = clock::now_ns();
         let begun = std::time::Instant::now();
         let root = root.canonicalize().map_err(|e| Error::io("open the workspace", root, e))?;
+        text(&root, "workspace", "rename the directory, or work in another one")?;
         let cache = cache.map_or_else(|| root.join("cache"), |dir| root.join(dir));
         let store = Arc::new(Store::open(&cache)?);
+        text(store.dir(), "cache", "rename the directory, or name another one with --cache DIR")?;
         let workspace = Arc::new(Workspace::open(&store, &root)?);
         let (graph, asked) = expand_in(&loaded, &root, &store, &workspace, catalog)?;
         let (loaded, catalog) = (Some(loaded), catalog.clone());
@@ -112,6 +114,18 @@ impl Project {
             }
             None => select(&self.graph, targets),
         }
+    }
+}
+
+/// An error if a path is none that commands and stages can be given as text.
+fn text(path: &Path, what: &str, hint: &str) -> Result<()> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Error::environment(format!(
+            "the path of the {what} is not UTF-8 ({}), and commands are given paths in it as text",
+            path.display()
+        ))
+        .hint(hint)),
     }
 }
 

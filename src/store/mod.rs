@@ -164,13 +164,13 @@ impl Drop for Inner {
 
 /// Opens a file that only serves to be locked.
 fn lock_file(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|e| place::not_writable(Error::io("open", path, &e), &e))
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(|e| match path
+        .is_dir()
+    {
+        true => Error::io("open", path, &e)
+            .hint("a directory stands where flow keeps a file that is only locked: remove it"),
+        false => place::not_writable(Error::io("open", path, &e), &e),
+    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::Workspace;
+use crate::support::{Run, Workspace, names_in};
 
 /// Names that a file may well have. The fifth and sixth look alike.
 fn names() -> Vec<String> {
@@ -291,6 +291,47 @@ fn a_name_that_is_not_utf8_is_refused_by_name() {
         "s": {"run": r#"mkdir -p d; ln -s "$(printf 'n\377m')" d/link"#, "outputs": {"d": "d/"}},
     }}));
     w.run(&[]).exits(1).says("not UTF-8");
+}
+
+#[test]
+fn a_workspace_or_cache_whose_path_is_not_utf8_is_refused_at_the_start() {
+    let odd = std::ffi::OsString::from_vec(b"w\xffs".to_vec());
+    let w = Workspace::with(json!({"steps": {
+        "s": {"run": "echo x > ${outputs.o}; touch ran", "outputs": {"o": "o"}},
+    }}));
+    fs::create_dir(w.path("").join(&odd)).unwrap();
+    fs::copy(w.path("flow.json"), w.path("").join(&odd).join("flow.json")).unwrap();
+    for args in [["run", "flow.json"], ["watch", "flow.json"], ["plan", "flow.json"]] {
+        let mut command = w.command(&args);
+        let run = Run::of(command.current_dir(w.path("").join(&odd)).output().unwrap());
+        run.exits(4)
+            .says("the path of the workspace is not UTF-8 (")
+            .says("w\u{fffd}s")
+            .says("help: rename the directory");
+    }
+    assert_eq!(names_in(&w.path("").join(&odd)), ["flow.json"], "nothing is made");
+    let mut command = w.command(&["run", "flow.json", "--cache"]);
+    let run = Run::of(command.arg(&odd).output().unwrap());
+    run.exits(4).says("the path of the cache is not UTF-8 (").says("--cache DIR");
+    assert!(!w.has("ran"));
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_lock_file_is_named_with_what_to_do() {
+    let w = Workspace::with(json!({"steps": {"s": {"run": "echo x > o", "outputs": {"o": "o"}}}}));
+    let locks = (0..16).map(|n| format!("cache/locks/{n:x}"));
+    for path in locks.clone() {
+        fs::create_dir_all(w.path(&path)).unwrap();
+    }
+    w.run(&[]).says("cache/locks/").says("is only locked: remove it");
+    for path in locks {
+        w.remove(&path);
+    }
+    w.remove("cache/gc.lock");
+    fs::create_dir(w.path("cache/gc.lock")).unwrap();
+    w.run(&[]).exits(4).says("cache/gc.lock").says("is only locked: remove it");
+    w.remove("cache/gc.lock");
+    w.run(&[]).ok();
 }
 
 #[test]

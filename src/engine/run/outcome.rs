@@ -236,15 +236,27 @@ impl<'s> Coordinator<'s> {
                 }
             }
         }
-        let dependents: Vec<NodeIx> = self.session.project.graph.dependents(ix).collect();
-        for dependent in dependents {
-            if !self.selection.nodes.contains(&dependent) || self.waiting[dependent] == 0 {
-                continue;
-            }
-            self.waiting[dependent] -= 1;
-            self.waited(dependent, ix);
-            if self.waiting[dependent] == 0 {
-                self.evaluable.push(dependent, self.priority[dependent]);
+        let session = self.session;
+        // those that nothing concerns are passed over here and now, with what only waits for them
+        let mut open = vec![ix];
+        while let Some(ix) = open.pop() {
+            for dependent in session.project.graph.dependents(ix) {
+                // nothing is waited for by what is not selected
+                if self.waiting[dependent] == 0 {
+                    continue;
+                }
+                self.waiting[dependent] -= 1;
+                if !self.quiet.passed(ix) {
+                    self.waited(dependent, ix);
+                }
+                if self.waiting[dependent] > 0 {
+                    continue;
+                }
+                if self.quiet.pass(dependent) {
+                    open.push(dependent);
+                } else {
+                    self.evaluable.push(dependent, self.priority[dependent]);
+                }
             }
         }
         unused

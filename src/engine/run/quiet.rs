@@ -32,6 +32,16 @@ impl Quiet {
         Self { concerned, passed, count: 0, broken: false, shaken: false }
     }
 
+    /// Passes over a node that nothing concerns; true if it is one.
+    pub(super) fn pass(&mut self, ix: NodeIx) -> bool {
+        if self.concerned.get(ix).is_none_or(|concerned| *concerned) {
+            return false;
+        }
+        self.passed[ix] = true;
+        self.count += 1;
+        true
+    }
+
     /// Whether it was passed over.
     pub(super) fn passed(&self, ix: NodeIx) -> bool {
         self.passed.get(ix).is_some_and(|passed| *passed)
@@ -42,9 +52,7 @@ impl Coordinator<'_> {
     /// Passes over a node that nothing concerns; true if it is one.
     pub(super) fn keeps_quiet(&mut self, ix: NodeIx) -> bool {
         let Some(known) = &self.session.project.known else { return false };
-        if !self.quiet.concerned[ix] {
-            self.quiet.passed[ix] = true;
-            self.quiet.count += 1;
+        if self.quiet.pass(ix) {
             return true;
         }
         // its files were looked at when the certificate was checked
@@ -88,11 +96,15 @@ impl Coordinator<'_> {
     pub(super) fn certify(&self) {
         let session = self.session;
         let settled = |ix: &NodeIx| {
+            // to ask for the node would be to read it
+            if self.quiet.passed(*ix) {
+                return true;
+            }
             let slot = &self.slots[*ix];
             let well = matches!(slot.outcome, Some(Outcome::Fresh | Outcome::Restored | Outcome::Ran));
             // what a command discovered is looked at by the next run
             let looked_at = slot.outcome == Some(Outcome::Fresh) || self.node(*ix).depfile().is_none();
-            self.quiet.passed(*ix) || (well && looked_at && !slot.stale)
+            well && looked_at && !slot.stale
         };
         if self.quiet.broken || self.quiet.shaken || !self.selection.nodes.iter().all(settled) {
             return;

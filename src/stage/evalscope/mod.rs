@@ -1,6 +1,6 @@
 //! Tables of what `evalscope perf` wrote, from 0.17 to 1.14.
 //!
-//! One node reads one run directory ([`collect`]); [`table`] puts all runs side by side, [`stats`] the repeats of each configuration.
+//! One node reads one run directory (`collect`); `table` puts all runs side by side, `stats` the repeats of each configuration.
 
 mod collect;
 mod database;

@@ -294,6 +294,12 @@ impl<'s> Coordinator<'s> {
                     self.session.note(format!("stopping; waiting for {n} that run (once more: kill them)"));
                 }
             }
+            for Taken { done, rest, heir } in hands.late(self.halting) {
+                if let Some((first, heir)) = heir {
+                    self.scheduler.inherit(first, heir);
+                }
+                self.receive(Message::Performed(done, rest), scope, &mut hands);
+            }
             if self.halting {
                 // what is needed to finish what runs is not among these
                 for ix in self.scheduler.drain() {
@@ -314,12 +320,6 @@ impl<'s> Coordinator<'s> {
             let nothing_runs = self.scheduler.running() == 0 && hands.committing() == 0;
             if nothing_runs && (self.halting || self.evaluable.is_empty()) {
                 break;
-            }
-            for Taken { done, rest, heir } in hands.late(self.halting) {
-                if let Some((first, heir)) = heir {
-                    self.scheduler.inherit(first, heir);
-                }
-                self.receive(Message::Performed(done, rest), scope, &mut hands);
             }
             hands.commit_if_due(self.halting || !self.scheduler.is_full());
             // nobody tells of a token that becomes free

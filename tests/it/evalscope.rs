@@ -160,6 +160,8 @@ fn runs_without_a_success_are_named_and_in_no_statistic() {
     run_of(1, 10, 2.0);
     run_of(2, 0, -1.0);
     run_of(3, 10, 4.0);
+    // no place of a run
+    w.write("mine/notes/benchmark_summary.json", "{}").write("mine/notes/benchmark_args.json", "{}");
     run(&w, &w.path("mine"), &[]).ok();
     let stats = w.json("out/evalscope/summary_stats.json");
     assert_eq!((&stats[0]["count"], &stats[0]["latency_avg"]), (&json!(2), &json!(3.0)));

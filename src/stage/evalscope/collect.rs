@@ -106,7 +106,13 @@ impl Stage for Collect {
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
         let params: Params = ctx.params()?;
-        let record = collect(&ctx.input("run")?.path, params.dir(), params.slo)?;
+        let record = collect(&ctx.input("run")?.path, params.dir(), params.slo);
+        if record.passed_over() {
+            ctx.log(format!(
+                "passed over: {} is no place of a run (<config>/<YYYYMMDD_HHMMSS>/<model> or deeper)",
+                record.dir
+            ));
+        }
         for problem in &record.problems {
             let what = if problem.kept { "warning" } else { "left out" };
             ctx.log(format!("{what}: {}/{}: {}", problem.dir, problem.file, json!(problem.reason)));
@@ -131,11 +137,10 @@ fn object(value: Value) -> Result<Map<String, Value>, Reason> {
     }
 }
 
-/// Reads a directory; what is wrong with it is in the record.
-fn collect(path: &Path, dir: &str, slo: Option<Slo>) -> Result<Record, StageError> {
+/// Reads a directory; what is wrong with it is in the record. One that is no place of a run is passed over.
+fn collect(path: &Path, dir: &str, slo: Option<Slo>) -> Record {
     let Some(place) = place(dir) else {
-        return Err(StageError::new(format!("parameter dir: '{dir}' is no place of a run"))
-            .hint("a run lies at <config>/<YYYYMMDD_HHMMSS>/<model> or deeper below the results directory"));
+        return Record { dir: dir.to_owned(), problems: Vec::new(), run: None };
     };
     let mut problems = Vec::new();
     let mut problem = |file: &str, reason, kept| {
@@ -161,7 +166,7 @@ fn collect(path: &Path, dir: &str, slo: Option<Slo>) -> Result<Record, StageErro
                     problem(file, reason, false);
                 }
             }
-            return Ok(Record { dir: dir.to_owned(), problems, run: None });
+            return Record { dir: dir.to_owned(), problems, run: None };
         }
     };
     let mut values = IndexMap::new();
@@ -170,7 +175,7 @@ fn collect(path: &Path, dir: &str, slo: Option<Slo>) -> Result<Record, StageErro
             Ok(number) => values.insert(column, number),
             Err(_) => {
                 problem(SUMMARY, Reason::WrongType, false);
-                return Ok(Record { dir: dir.to_owned(), problems, run: None });
+                return Record { dir: dir.to_owned(), problems, run: None };
             }
         };
     }
@@ -222,5 +227,5 @@ fn collect(path: &Path, dir: &str, slo: Option<Slo>) -> Result<Record, StageErro
         succeeded,
         requests: scanned.ok().map(|found| Requests::new(&found, slo.is_some())),
     };
-    Ok(Record { dir: dir.to_owned(), problems, run: Some(run) })
+    Record { dir: dir.to_owned(), problems, run: Some(run) }
 }

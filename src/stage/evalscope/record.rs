@@ -44,6 +44,13 @@ pub(super) struct Record {
     pub(super) run: Option<Run>,
 }
 
+impl Record {
+    /// It is no place of a run.
+    pub(super) fn passed_over(&self) -> bool {
+        self.run.is_none() && self.problems.is_empty()
+    }
+}
+
 /// A run that is in the tables.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Run {

@@ -72,10 +72,11 @@ impl Stage for Table {
             records.iter().filter_map(|r| r.run.as_ref().map(|run| (r, run))).collect();
         ctx.write_json("problems", &problems)?;
         ctx.log(format!(
-            "{} runs; {} problems, of which {} leave a run out",
+            "{} runs; {} problems, of which {} leave a run out; {} directories passed over as no place of a run",
             runs.len(),
             problems.len(),
-            problems.iter().filter(|problem| !problem.kept).count()
+            problems.iter().filter(|problem| !problem.kept).count(),
+            records.iter().filter(|record| record.passed_over()).count()
         ));
         if let Some(first) = problems.first().filter(|_| params.strict) {
             return Err(StageError::new(format!(

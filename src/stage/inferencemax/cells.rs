@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use serde_json::value::RawValue;
 
 use super::json_text;
+use crate::stage::table::number::python_float;
 
 /// An object with its values as text; of a repeated name the last value counts.
 pub type RawObject<'a> = IndexMap<String, &'a RawValue>;
@@ -87,19 +88,6 @@ pub fn cell(raw: &RawValue) -> Result<String, serde_json::Error> {
         _ if source.contains(['.', 'e', 'E']) => python_float(serde_json::from_str(source)?),
         _ => source.to_owned(),
     })
-}
-
-/// A finite float as Python's `repr`: shortest digits that read back the same; exponent form below 1e-4 and from 1e16.
-pub fn python_float(value: f64) -> String {
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    match exponent.parse::<i32>() {
-        Ok(exponent) if value != 0.0 && !(-4..16).contains(&exponent) => {
-            let sign = if exponent < 0 { '-' } else { '+' };
-            format!("{digits}e{sign}{:02}", exponent.abs())
-        }
-        _ => format!("{value:?}"),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::api::{
     Done, InputFile, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params,
 };
-use crate::stage::inferencemax::cells::python_float;
+use crate::stage::table::number::python_float;
 
 /// The stage.
 pub(super) struct Report;

@@ -21,6 +21,11 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
+    /// The digest of these bytes, which are many and which nobody else waits for: by all threads.
+    pub fn of_many(bytes: &[u8]) -> Self {
+        blake3::Hasher::new().update_rayon(bytes).clone().into()
+    }
+
     /// The digest of what `path` holds. It is read, not mapped: a file that is cut short while it is mapped ends the process.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;

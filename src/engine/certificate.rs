@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -23,6 +24,8 @@ use crate::store::Content;
 const MAGIC: &[u8; 16] = b"flow certificat2";
 /// A file system's tick; what is younger than this may still change with equal time stamps.
 const TICK_NS: i64 = 20_000_000;
+/// So many entries are changed in place; for more, the file is written anew.
+const FEW: usize = 256;
 /// Stat (6 numbers and the mode) and digest.
 const FIXED: usize = 5 * 8 + 4 + 32;
 
@@ -211,8 +214,8 @@ pub(super) fn write(path: &Path, certified: &Certified, witnesses: &[Witness]) -
         put_stat(&mut out, &witness.stat);
         out.extend_from_slice(&witness.digest.0);
     }
-    let seal = blake3::hash(&out);
-    out.extend_from_slice(seal.as_bytes());
+    let seal = Digest::of_many(&out);
+    out.extend_from_slice(&seal.0);
     files::write_atomic(path, &out)
 }
 
@@ -234,7 +237,7 @@ pub(super) struct Certificate {
 impl Certificate {
     fn decode(bytes: Vec<u8>) -> Option<Self> {
         let (body, seal) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
-        if blake3::hash(body).as_bytes() != seal || !body.starts_with(MAGIC) {
+        if Digest::of_many(body).0 != seal || !body.starts_with(MAGIC) {
             return None;
         }
         let mut at = MAGIC.len();
@@ -256,6 +259,11 @@ impl Certificate {
             return None;
         }
         Some(Self { certified, bytes, entries })
+    }
+
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Path of entry `n`, relative to the root or absolute.
@@ -330,17 +338,35 @@ impl Certificate {
             self.put(*entry, &stat, Some(digest));
         }
         let body = self.bytes.len() - 32;
-        let seal = blake3::hash(&self.bytes[..body]);
-        self.bytes[body..].copy_from_slice(seal.as_bytes());
-        let _ = files::write_atomic(place, &self.bytes);
+        let seal = Digest::of_many(&self.bytes[..body]);
+        self.bytes[body..].copy_from_slice(&seal.0);
+        if touched.len() + changed.len() > FEW {
+            let _ = files::write_atomic(place, &self.bytes);
+            return;
+        }
+        let entries = touched.iter().map(|(n, _)| *n).chain(changed.iter().map(|update| update.entry));
+        let ranges = entries.map(|n| self.fixed(n)).chain(std::iter::once(body..body + 32));
+        // one that is cut short by a crash has another seal: it says nothing
+        let file = fs::File::options().write(true).open(place);
+        let _ = file.and_then(|file| {
+            ranges
+                .into_iter()
+                .try_for_each(|range| file.write_all_at(&self.bytes[range.clone()], range.start as u64))
+        });
     }
 
     fn put(&mut self, n: usize, stat: &Stat, digest: Option<Digest>) {
         let mut fixed = Vec::with_capacity(FIXED);
         put_stat(&mut fixed, stat);
         fixed.extend_from_slice(digest.as_ref().map_or(&[], |digest| &digest.0));
-        let at = self.entries[n].1;
+        let at = self.fixed(n).start;
         self.bytes[at..at + fixed.len()].copy_from_slice(&fixed);
+    }
+
+    /// Where stat and digest of entry `n` are.
+    fn fixed(&self, n: usize) -> std::ops::Range<usize> {
+        let at = self.entries[n].1;
+        at..at + FIXED
     }
 }
 

@@ -61,7 +61,7 @@ fn evidence(
     }
     let mut asked = project.asked.clone();
     let mut others = Vec::new();
-    for &ix in &selection.nodes {
+    for ix in selection.nodes.iter() {
         let node = &project.graph.nodes[ix];
         if node.policy != Policy::Pure || !node.services.is_empty() {
             return None;
@@ -107,7 +107,7 @@ fn evidence(
         }
     }
     // outputs that were written in this run are looked at by the next one
-    for &ix in &selection.nodes {
+    for ix in selection.nodes.iter() {
         for (output, artifact) in project.graph.nodes[ix].outputs.iter().zip(outputs.artifacts(ix)?) {
             if output.append {
                 return None;
@@ -123,7 +123,7 @@ fn evidence(
         }
     }
     let items =
-        selection.nodes.iter().flat_map(|ix| &project.graph.nodes[*ix].inputs).flat_map(|input| &input.items);
+        selection.nodes.iter().flat_map(|ix| &project.graph.nodes[ix].inputs).flat_map(|input| &input.items);
     let mut sources = items.filter_map(|item| match item {
         Item::Source { path, .. } => Some(path),
         Item::Made { .. } | Item::Within { .. } => None,

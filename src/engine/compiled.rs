@@ -1,11 +1,14 @@
 //! The compiled plan: the expanded graph of a certified run in a compact form, from which single nodes can be read. With it a run after
 //! a change of few files brings only the nodes that this concerns. Unaware of what changed and of running.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use petgraph::graph::{DiGraph, NodeIndex};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base::digest::Digest;
 use crate::base::files;
@@ -13,20 +16,62 @@ use crate::graph::{Graph, Node, NodeIx, Nodes};
 use crate::model::Resources;
 
 /// Changes with the layout, and with that of anything a node holds.
-const MAGIC: &[u8; 16] = b"flow plan      1";
-/// Magic, seal, length of the tables.
+const MAGIC: &[u8; 16] = b"flow plan      2";
+/// Magic, digest of the nodes, length of the tables. What follows are the tables, then the nodes.
 const HEADER: usize = 16 + 32 + 8;
+
+/// Numbers, each four bytes in the file: a million of them are to be read within a millisecond.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Numbers(Vec<u32>);
+
+impl Numbers {
+    pub(super) fn push(&mut self, number: u32) {
+        self.0.push(number);
+    }
+}
+
+impl FromIterator<u32> for Numbers {
+    fn from_iter<T: IntoIterator<Item = u32>>(numbers: T) -> Self {
+        Self(numbers.into_iter().collect())
+    }
+}
+
+impl std::ops::Deref for Numbers {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        &self.0
+    }
+}
+
+impl Serialize for Numbers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = self.0.iter().flat_map(|number| number.to_le_bytes()).collect();
+        serializer.serialize_bytes(&bytes)
+    }
+}
+
+impl<'de> Deserialize<'de> for Numbers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        let (numbers, rest) = bytes.as_chunks::<4>();
+        if !rest.is_empty() {
+            return Err(D::Error::invalid_length(bytes.len(), &"numbers of four bytes"));
+        }
+        Ok(Self(numbers.iter().map(|number| u32::from_le_bytes(*number)).collect()))
+    }
+}
 
 /// Lists of numbers, one per node, end to end.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Lists {
-    ends: Vec<u32>,
-    values: Vec<u32>,
+    ends: Numbers,
+    values: Numbers,
 }
 
 impl Lists {
     pub(super) fn push(&mut self, list: impl IntoIterator<Item = u32>) {
-        self.values.extend(list);
+        self.values.0.extend(list);
         self.ends.push(self.values.len() as u32);
     }
 
@@ -47,17 +92,17 @@ pub(super) struct Tables {
     /// Names of the secrets that any node asks for.
     pub(super) secrets: Vec<String>,
     /// A topological order.
-    pub(super) order: Vec<u32>,
+    pub(super) order: Numbers,
     /// What a node is expected to take, microseconds.
-    pub(super) weights: Vec<u32>,
+    pub(super) weights: Numbers,
     /// Nodes that take something of a node or are ordered after it.
     pub(super) dependents: Lists,
     /// Entries of the certificate: the source files that a node takes.
     pub(super) takes: Lists,
     /// Entries of the certificate: the outputs of a node in order; [`ABSENT`] for one that is absent.
     pub(super) makes: Lists,
-    /// Where each node's text ends.
-    pub(super) nodes: Vec<u64>,
+    /// How long each node's text is, bytes.
+    pub(super) nodes: Numbers,
 }
 
 /// An output that is absent.
@@ -66,9 +111,10 @@ pub(super) const ABSENT: u32 = u32::MAX;
 /// A compiled plan as read.
 pub(super) struct Compiled {
     pub(super) tables: Tables,
-    bytes: Arc<Vec<u8>>,
-    /// Where the nodes begin.
-    at: usize,
+    /// The nodes' texts, end to end; set once they were checked.
+    nodes: Arc<OnceLock<Vec<u8>>>,
+    /// Where in them each node's text ends.
+    ends: Arc<Vec<usize>>,
 }
 
 /// The plan that goes with the certificate at `certificate`.
@@ -78,22 +124,22 @@ fn place(certificate: &Path) -> PathBuf {
     )
 }
 
-/// Writes the plan that goes with the certificate at `certificate`; returns its seal. `tables` lacks only the places of the nodes.
+/// Writes the plan that goes with the certificate at `certificate`; returns its seal. `tables` lacks only the lengths of the nodes.
 pub(super) fn write(certificate: &Path, mut tables: Tables, graph: &Graph) -> Option<Digest> {
     let mut nodes = Vec::new();
     for node in &graph.nodes {
+        let before = nodes.len();
         nodes = postcard::to_extend(node, nodes).ok()?;
-        tables.nodes.push(nodes.len() as u64);
+        tables.nodes.push(u32::try_from(nodes.len() - before).ok()?);
     }
     let tables = postcard::to_stdvec(&tables).ok()?;
-    let mut body = (tables.len() as u64).to_le_bytes().to_vec();
-    body.extend_from_slice(&tables);
-    body.append(&mut nodes);
-    let seal = Digest::of(&body);
-    let mut out = Vec::with_capacity(HEADER + body.len());
+    let mut out = Vec::with_capacity(HEADER + tables.len() + nodes.len());
     out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&seal.0);
-    out.append(&mut body);
+    out.extend_from_slice(&Digest::of(&nodes).0);
+    out.extend_from_slice(&(tables.len() as u64).to_le_bytes());
+    out.extend_from_slice(&tables);
+    let seal = Digest::of(&out);
+    out.append(&mut nodes);
     let place = place(certificate);
     let there = std::fs::read(&place).is_ok_and(|old| old == out);
     if !there {
@@ -102,20 +148,55 @@ pub(super) fn write(certificate: &Path, mut tables: Tables, graph: &Graph) -> Op
     Some(seal)
 }
 
-/// Reads the plan with this seal that goes with the certificate at `certificate`.
-pub(super) fn read(certificate: &Path, seal: &Digest) -> Option<Compiled> {
-    let bytes = std::fs::read(place(certificate)).ok()?;
-    let body = bytes.get(HEADER - 8..)?;
-    if !bytes.starts_with(MAGIC) || bytes[16..48] != seal.0 {
+/// Reads the plan with this seal that goes with the certificate at `certificate`, and makes of its tables what `make` does while the
+/// nodes are checked.
+pub(super) fn read<T: Send>(
+    certificate: &Path,
+    seal: &Digest,
+    make: impl FnOnce(&Compiled) -> T + Send,
+) -> Option<(Compiled, T)> {
+    let mut file = File::open(place(certificate)).ok()?;
+    let whole = usize::try_from(file.metadata().ok()?.len()).ok()?;
+    let mut head = vec![0; HEADER];
+    file.read_exact(&mut head).ok()?;
+    let expected: [u8; 32] = head[16..48].try_into().ok()?;
+    let at = HEADER.checked_add(u64::from_le_bytes(head[48..].try_into().ok()?) as usize)?;
+    if !head.starts_with(MAGIC) || at > whole {
         return None;
     }
-    let len = u64::from_le_bytes(body.get(..8)?.try_into().ok()?) as usize;
-    let tables = body.get(8..8usize.checked_add(len)?)?;
-    // half of the time each
-    let (whole, tables) =
-        rayon::join(|| Digest::of(body) == *seal, || postcard::from_bytes::<Tables>(tables).ok());
-    let tables = tables.filter(|_| whole)?;
-    Some(Compiled { tables, at: HEADER + len, bytes: Arc::new(bytes) })
+    head.resize(at, 0);
+    file.read_exact(&mut head[HEADER..]).ok()?;
+    if Digest::of_many(&head) != *seal {
+        return None;
+    }
+    let tables: Tables = postcard::from_bytes(&head[HEADER..]).ok()?;
+    let ends = tables.nodes.iter().scan(0, |end, len| {
+        *end += *len as usize;
+        Some(*end)
+    });
+    let ends: Vec<usize> = ends.collect();
+    let compiled = Compiled { tables, nodes: Arc::default(), ends: Arc::new(ends) };
+    let (nodes, made) = rayon::join(|| hashed(file, whole - at), || make(&compiled));
+    let (nodes, digest) = nodes?;
+    if digest.0 != expected || nodes.len() != compiled.ends.last().copied().unwrap_or(0) {
+        return None;
+    }
+    let _ = compiled.nodes.set(nodes);
+    Some((compiled, made))
+}
+
+/// The rest of a file, `len` bytes, and its digest: each piece is hashed while it is at hand.
+fn hashed(mut file: File, len: usize) -> Option<(Vec<u8>, Digest)> {
+    const PIECE: u64 = 1 << 18;
+    let mut bytes = Vec::with_capacity(len);
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        let before = bytes.len();
+        if file.by_ref().take(PIECE).read_to_end(&mut bytes).ok()? == 0 {
+            return Some((bytes, hasher.into()));
+        }
+        hasher.update(&bytes[before..]);
+    }
 }
 
 impl Compiled {
@@ -148,11 +229,11 @@ impl Compiled {
                 dag.add_edge(NodeIndex::new(ix), NodeIndex::new(dependent as usize), ());
             }
         }
-        let (bytes, at, ends) = (Arc::clone(&self.bytes), self.at, self.tables.nodes.clone());
+        let (nodes, ends) = (Arc::clone(&self.nodes), Arc::clone(&self.ends));
         let node = move |ix: NodeIx| -> Node {
-            let begin = ix.checked_sub(1).map_or(0, |before| ends[before]) as usize;
-            let text = &bytes[at + begin..at + ends[ix] as usize];
-            // the seal was checked: what was written can be read
+            let begin = ix.checked_sub(1).map_or(0, |before| ends[before]);
+            let text = nodes.get().and_then(|nodes| nodes.get(begin..ends[ix])).unwrap_or_default();
+            // they were checked: what was written can be read
             postcard::from_bytes(text).unwrap_or_else(|e| panic!("node {ix} of a compiled plan: {e}"))
         };
         Graph {

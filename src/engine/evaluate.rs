@@ -228,8 +228,8 @@ pub(super) fn check_patterns(
     for (option, what, pattern) in given {
         let Some(pattern) = pattern else { continue };
         let mut any = false;
-        for ix in &selection.nodes {
-            let node = &project.graph.nodes[*ix];
+        for ix in selection.nodes.iter() {
+            let node = &project.graph.nodes[ix];
             let fit = match option {
                 "--force" | "--check-determinism" => true,
                 "--adopt" => adoptable(node),

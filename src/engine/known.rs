@@ -1,5 +1,6 @@
 //! What a certificate and its compiled plan say of a graph of which few nodes are concerned by what changed. Unaware of running.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -31,18 +32,29 @@ pub(super) struct Known {
 pub fn resume(changed: Changed, root: &Path, cache: &Path, catalog: Catalog) -> Result<Option<Project>> {
     let begun = Instant::now();
     let certified = changed.certificate.certified.clone();
-    let plan = certified.plan.and_then(|seal| compiled::read(&changed.place, &seal));
-    let Some(compiled) = plan else { return Ok(None) };
-    let Some(roots) = roots(&compiled, &changed) else { return Ok(None) };
-    let store = Arc::new(Store::open(cache)?);
-    store.expect_few();
-    let workspace = Arc::new(Workspace::open_sparsely(&store, root)?);
-    let closure = compiled.closure(&roots);
+    let Some(seal) = certified.plan else { return Ok(None) };
+    let read = compiled::read(&changed.place, &seal, |compiled| {
+        let roots = roots(compiled, &changed)?;
+        let graph = || {
+            let closure = compiled.closure(&roots);
+            (compiled.graph(&closure), closure)
+        };
+        let opened = || -> Result<(Arc<Store>, Arc<Workspace>)> {
+            let store = Arc::new(Store::open(cache)?);
+            store.expect_few();
+            let workspace = Arc::new(Workspace::open_sparsely(&store, root)?);
+            Ok((store, workspace))
+        };
+        let (opened, (graph, closure)) = rayon::join(opened, graph);
+        Some((roots, closure, graph, opened))
+    });
+    let Some((compiled, Some((roots, closure, graph, opened)))) = read else { return Ok(None) };
+    let (store, workspace) = opened?;
     let project = Project {
         root: workspace.root().to_owned(),
         loaded: None,
         catalog,
-        graph: compiled.graph(&closure),
+        graph,
         store,
         workspace,
         asked: certified.asked.clone(),
@@ -55,28 +67,32 @@ pub fn resume(changed: Changed, root: &Path, cache: &Path, catalog: Catalog) -> 
 
 /// The nodes that take or make what changed; `None` if something else did, or an input is gone.
 fn roots(compiled: &Compiled, changed: &Changed) -> Option<Vec<NodeIx>> {
-    let mut left: std::collections::HashMap<u32, &Option<Content>> =
-        changed.changed.iter().map(|(n, content)| (*n as u32, content)).collect();
-    let mut taken = std::collections::HashSet::new();
+    let left = changed.changed.iter().map(|(n, content)| (*n as u32, content.is_none()));
+    let left: HashMap<u32, bool> = left.collect();
+    // most nodes are asked about: a bit is faster than a hash
+    let mut differs = vec![false; changed.certificate.len()];
+    for (n, _) in &changed.changed {
+        differs[*n] = true;
+    }
+    let differs = |n: &u32| *n != ABSENT && differs[*n as usize];
+    let mut taken = HashSet::new();
     let mut roots = Vec::new();
     for ix in 0..compiled.len() {
-        let takes = compiled.tables.takes.of(ix).iter().filter(|n| left.contains_key(n));
-        let mut concerned = false;
-        for n in takes {
-            left.get(n)?.as_ref()?;
-            taken.insert(*n);
-            concerned = true;
+        let takes: Vec<u32> = compiled.tables.takes.of(ix).iter().copied().filter(differs).collect();
+        if takes.iter().any(|n| left[n]) {
+            return None;
         }
-        for n in compiled.tables.makes.of(ix).iter().filter(|n| left.contains_key(n)) {
-            taken.insert(*n);
+        let makes = compiled.tables.makes.of(ix).iter().copied().filter(differs);
+        let mut concerned = !takes.is_empty();
+        for n in takes.into_iter().chain(makes) {
+            taken.insert(n);
             concerned = true;
         }
         if concerned {
             roots.push(ix);
         }
     }
-    left.retain(|n, _| !taken.contains(n));
-    left.is_empty().then_some(roots)
+    (taken.len() == left.len()).then_some(roots)
 }
 
 impl Known {

@@ -114,9 +114,9 @@ fn there(project: &Project, finder: &FactFinder, node: &Node) -> Option<Vec<Arti
 pub fn plan(project: &Project, options: &RunOptions) -> Result<Vec<PlannedNode>> {
     let selection = select(&project.graph, &options.targets)?;
     let foreseen = foresee(project, options, &selection);
-    let nodes = project.graph.order.iter().filter(|ix| selection.nodes.contains(ix));
+    let nodes = project.graph.ordered(&selection.nodes);
     Ok(nodes
-        .map(|&ix| {
+        .map(|ix| {
             let node = &project.graph.nodes[ix];
             let seen = &foreseen[ix];
             PlannedNode {
@@ -133,12 +133,12 @@ pub fn plan(project: &Project, options: &RunOptions) -> Result<Vec<PlannedNode>>
 /// The pass itself.
 pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selection) -> Vec<Foreseen> {
     let finder = FactFinder::default();
-    let nodes = || selection.nodes.iter();
-    finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
-    finder.prefetch(project, nodes().flat_map(|ix| looks(project, &project.graph.nodes[*ix])));
+    let nodes = || selection.nodes.iter().map(|ix| &project.graph.nodes[ix]);
+    finder.ask_probes(project, nodes());
+    finder.prefetch(project, nodes().flat_map(|node| looks(project, node)));
     let wanted = super::run::wanted(project, options, selection);
     let mut out: Vec<Foreseen> = (0..project.graph.nodes.len()).map(|_| Foreseen::default()).collect();
-    for &ix in project.graph.order.iter().filter(|ix| selection.nodes.contains(ix)) {
+    for ix in project.graph.ordered(&selection.nodes) {
         let node = &project.graph.nodes[ix];
         let unmade = |p: &&NodeIx| {
             let undone = matches!(
@@ -182,7 +182,7 @@ pub(super) fn foresee(project: &Project, options: &RunOptions, selection: &Selec
             Verdict::Hit { keyed, record, differing, .. } => {
                 seen.artifacts = Some(artifacts_of(&record, node));
                 seen.reason = differing.first().map(|(_, reason)| reason.to_string());
-                seen.status = Some(match (differing.is_empty(), wanted.contains(&ix)) {
+                seen.status = Some(match (differing.is_empty(), wanted.contains(ix)) {
                     (true, _) => PlanStatus::Fresh,
                     (false, true) => PlanStatus::WouldRestore,
                     (false, false) => PlanStatus::Cached,

@@ -1,6 +1,6 @@
 //! A workflow opened in its workspace: declared, expanded, with store and state at hand.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::base::digest::Digest;
 use crate::base::process;
 use crate::error::{Error, Result};
 use crate::front::{self, LoadRequest, Loaded};
-use crate::graph::{Expansion, Graph, NodeIx, Selection, expand, select};
+use crate::graph::{Expansion, Graph, NodeSet, Selection, expand, select};
 use crate::key;
 use crate::store::{LockOutcome, Store, Workspace, WorkspaceLock};
 
@@ -109,7 +109,7 @@ impl Project {
     pub(super) fn select(&self, targets: &[String]) -> Result<Selection> {
         match &self.known {
             Some(known) => {
-                let nodes: BTreeSet<NodeIx> = known.closure.iter().copied().collect();
+                let nodes: NodeSet = known.closure.iter().copied().collect();
                 Ok(Selection { targets: nodes.clone(), nodes })
             }
             None => select(&self.graph, targets),

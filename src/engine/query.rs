@@ -152,7 +152,7 @@ pub(super) fn node_named(project: &Project, text: &str) -> Result<NodeIx> {
         return Ok(*ix);
     }
     let found = crate::graph::one(&project.graph, text)?;
-    let mut found = found.into_iter();
+    let mut found = found.iter();
     match (found.next(), found.next()) {
         (Some(ix), None) => Ok(ix),
         _ => {
@@ -284,9 +284,9 @@ pub fn why(project: &Project, path: &Path) -> Result<Why> {
 pub fn source_key(project: &Project, targets: &[String]) -> Result<Digest> {
     let Selection { nodes, .. } = select(&project.graph, targets)?;
     let mut hash = Hash::default();
-    hash.component("plan", &key::plan_digest(&project.graph, &mut nodes.iter().copied()).to_string());
+    hash.component("plan", &key::plan_digest(&project.graph, &mut nodes.iter()).to_string());
     let mut sources: BTreeSet<&str> = BTreeSet::new();
-    for ix in nodes {
+    for ix in nodes.iter() {
         for item in project.graph.nodes[ix].inputs.iter().flat_map(|input| &input.items) {
             if let Item::Source { path, .. } = item {
                 sources.insert(path);

@@ -14,7 +14,7 @@ mod timing;
 mod tokens;
 mod turns;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ use crate::api::CancelToken;
 use crate::base::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::event::{EVENT_VERSION, Event};
-use crate::graph::{Item, Node, NodeIx, Selection, Undeclared};
+use crate::graph::{Item, Node, NodeIx, NodeSet, Selection, Undeclared};
 use crate::model::Artifact;
 use brief::Brief;
 use demand::priorities;
@@ -107,9 +107,9 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
         for line in remarks(project) {
             session.note(line);
         }
-        finder.ask_probes(project, selection.nodes.iter().map(|ix| &project.graph.nodes[*ix]));
-        let looks = selection.nodes.iter().flat_map(|ix| looks(project, &project.graph.nodes[*ix]));
-        finder.prefetch(project, looks);
+        let nodes = || selection.nodes.iter().map(|ix| &project.graph.nodes[ix]);
+        finder.ask_probes(project, nodes());
+        finder.prefetch(project, nodes().flat_map(|node| looks(project, node)));
     }
     session.emit(Event::Looked { seconds: looking.elapsed().as_secs_f64() });
     session.share_jobs(&selection, capacity.cpu)?;
@@ -178,7 +178,7 @@ struct Coordinator<'s> {
     finder: &'s FactFinder,
     selection: Selection,
     /// Nodes whose outputs are brought into place.
-    wanted: BTreeSet<NodeIx>,
+    wanted: NodeSet,
     scheduler: Scheduler,
     tokens: Tokens,
     slots: Slots,
@@ -213,12 +213,15 @@ impl<'s> Coordinator<'s> {
     fn new(session: &'s Session, finder: &'s FactFinder, selection: Selection, capacity: Capacity) -> Self {
         let graph = &session.project.graph;
         let mut waiting = vec![0; graph.nodes.len()];
-        for &ix in &selection.nodes {
-            waiting[ix] = graph.predecessors(ix).count() as u32;
+        // what a selected node waits for is selected, too
+        for ix in selection.nodes.iter() {
+            for dependent in graph.dependents(ix).filter(|ix| selection.nodes.contains(*ix)) {
+                waiting[dependent] += 1;
+            }
         }
         let mut service_users = vec![0; graph.services.len()];
         if !graph.services.is_empty() {
-            for service in selection.nodes.iter().flat_map(|ix| &graph.nodes[*ix].services) {
+            for service in selection.nodes.iter().flat_map(|ix| &graph.nodes[ix].services) {
                 service_users[*service] += 1;
             }
         }
@@ -226,13 +229,13 @@ impl<'s> Coordinator<'s> {
         // what is compared runs again, and needs what it takes
         for ix in determinism::subjects(session, &selection) {
             if determinism::exempt(&graph.nodes[ix]).is_none() {
-                wanted.extend(&graph.nodes[ix].producers);
+                wanted.extend(graph.nodes[ix].producers.iter().copied());
             }
         }
         let mut scheduler = Scheduler::new(capacity);
         let priority = priorities(session, &selection);
         let mut evaluable = Evaluable::default();
-        for &ix in graph.order.iter().filter(|ix| selection.nodes.contains(ix) && waiting[**ix] == 0) {
+        for ix in graph.ordered(&selection.nodes).filter(|ix| waiting[*ix] == 0) {
             evaluable.push(ix, priority[ix]);
         }
         Self {
@@ -493,13 +496,13 @@ impl<'s> Coordinator<'s> {
 }
 
 /// Nodes whose outputs are brought into place.
-pub(super) fn wanted(project: &Project, options: &RunOptions, selection: &Selection) -> BTreeSet<NodeIx> {
+pub(super) fn wanted(project: &Project, options: &RunOptions, selection: &Selection) -> NodeSet {
     match (options.restore, options.targets.is_empty()) {
         (Some(Restore::All), _) | (None, true) => selection.nodes.clone(),
         (_, false) => selection.targets.clone(),
         (Some(Restore::Targets), true) => {
             let last = |ix: &NodeIx| project.graph.dependents(*ix).next().is_none();
-            selection.nodes.iter().copied().filter(last).collect()
+            selection.nodes.iter().filter(last).collect()
         }
     }
 }

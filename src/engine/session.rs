@@ -225,7 +225,7 @@ impl Session {
         let pool = match &self.options.jobserver {
             Some(pool) => Arc::clone(pool),
             // a compiled plan is only made where nobody asks
-            None if self.project.known.is_none() && selection.nodes.iter().any(asked) => {
+            None if self.project.known.is_none() && selection.nodes.iter().any(|ix| asked(&ix)) => {
                 Arc::new(JobPool::create(&self.scratch()?.join("jobs"), slots)?)
             }
             None => return Ok(()),

@@ -39,7 +39,7 @@ pub(super) fn upgrade_note(project: &Project, options: &RunOptions, selection: &
     let (mut runs, mut samples) = (0, 0);
     let mut causes: BTreeSet<String> = BTreeSet::new();
     let mut upgraded = vec![false; project.graph.nodes.len()];
-    for &ix in project.graph.order.iter().filter(|ix| selection.nodes.contains(ix)) {
+    for ix in project.graph.ordered(&selection.nodes) {
         let changes = changes(project, &foreseen, &upgraded, ix);
         if !only_versions(&changes) {
             continue;

@@ -124,7 +124,7 @@ impl Watchlist {
         };
         let mut services = BTreeSet::new();
         let mut paths = BTreeSet::new();
-        for &ix in &selection.nodes {
+        for ix in selection.nodes.iter() {
             let node = &graph.nodes[ix];
             put(&node.id);
             for input in &node.inputs {

@@ -10,6 +10,7 @@ mod expand;
 mod link;
 mod matrix;
 mod node;
+mod node_set;
 mod nodes;
 pub mod pattern;
 mod scope;
@@ -23,6 +24,7 @@ pub use node::{
     Arg, CommandIo, Graph, Input, Item, Node, NodeAction, NodeIx, Output, ServiceAction, ServiceIx,
     ServiceNode, ShellPart,
 };
+pub use node_set::NodeSet;
 pub use nodes::Nodes;
 pub use pattern::{Entry, Listing, NoFiles, Pattern, Piece};
 pub use select::{Selection, matcher, one, select, select_all};

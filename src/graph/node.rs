@@ -6,7 +6,7 @@ use std::time::Duration;
 use petgraph::graph::DiGraph;
 use serde::{Deserialize, Serialize};
 
-use super::{Fill, Identity, Nodes, Text, Value, shell_words};
+use super::{Fill, Identity, NodeSet, Nodes, Text, Value, shell_words};
 use crate::model::{Policy, Probe, Resources, Retry, SourceId, Span, StepResources, Tool};
 
 /// Which node, as an index into [`Graph::nodes`].
@@ -273,6 +273,11 @@ impl Graph {
             }
             Item::Source { path, .. } => path.clone(),
         }
+    }
+
+    /// These nodes in topological order.
+    pub fn ordered<'g>(&'g self, nodes: &'g NodeSet) -> impl DoubleEndedIterator<Item = NodeIx> + 'g {
+        self.order.iter().copied().filter(|ix| nodes.contains(*ix))
     }
 
     /// Nodes that take something of `node` or are ordered after it.

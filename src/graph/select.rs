@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::node::{Graph, NodeIx};
+use super::node_set::NodeSet;
 use super::pattern::normal;
 use crate::base::suggest;
 use crate::error::{Error, Result};
@@ -13,14 +14,14 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// Asked for: their outputs are brought into place.
-    pub targets: BTreeSet<NodeIx>,
+    pub targets: NodeSet,
     /// Targets and everything they need.
-    pub nodes: BTreeSet<NodeIx>,
+    pub nodes: NodeSet,
 }
 
 /// All nodes, all of them targets.
 pub fn select_all(graph: &Graph) -> Selection {
-    let all: BTreeSet<NodeIx> = (0..graph.nodes.len()).collect();
+    let all = NodeSet::all(graph.nodes.len());
     Selection { targets: all.clone(), nodes: all }
 }
 
@@ -29,29 +30,29 @@ pub fn select(graph: &Graph, targets: &[String]) -> Result<Selection> {
     if targets.is_empty() {
         return Ok(select_all(graph));
     }
-    let mut asked = BTreeSet::new();
+    let mut asked = NodeSet::default();
     for target in targets {
         let (text, up) = target.strip_prefix('+').map_or((target.as_str(), false), |rest| (rest, true));
         let (text, down) = text.strip_suffix('+').map_or((text, false), |rest| (rest, true));
         let found = one(graph, text)?;
         if up {
-            asked.extend(closure(graph, &found, true));
+            asked.extend(closure(graph, &found, true).iter());
         }
         if down {
-            asked.extend(closure(graph, &found, false));
+            asked.extend(closure(graph, &found, false).iter());
         }
-        asked.extend(found);
+        asked.extend(found.iter());
     }
     let nodes = closure(graph, &asked, true);
     Ok(Selection { targets: asked, nodes })
 }
 
 /// Nodes that a target text means.
-pub fn one(graph: &Graph, text: &str) -> Result<BTreeSet<NodeIx>> {
+pub fn one(graph: &Graph, text: &str) -> Result<NodeSet> {
     if let Some(ix) = graph.by_id.get(text) {
-        return Ok(BTreeSet::from([*ix]));
+        return Ok([*ix].into_iter().collect());
     }
-    let of_step = |name: &dyn Fn(&str) -> bool| -> BTreeSet<NodeIx> {
+    let of_step = |name: &dyn Fn(&str) -> bool| -> NodeSet {
         graph.nodes.iter().enumerate().filter(|(_, node)| name(&node.step)).map(|(ix, _)| ix).collect()
     };
     let step = of_step(&|step| step == text);
@@ -62,7 +63,7 @@ pub fn one(graph: &Graph, text: &str) -> Result<BTreeSet<NodeIx>> {
         return Ok(made.iter().map(|(ix, _)| *ix).collect());
     }
     let matcher = matcher(text)?;
-    let found: BTreeSet<NodeIx> = graph
+    let found: NodeSet = graph
         .nodes
         .iter()
         .enumerate()
@@ -102,9 +103,9 @@ pub fn matcher(text: &str) -> Result<GlobMatcher> {
         .map_err(|e| Error::usage(format!("'{text}' is not a pattern: {}", e.kind())))
 }
 
-fn closure(graph: &Graph, from: &BTreeSet<NodeIx>, up: bool) -> BTreeSet<NodeIx> {
+fn closure(graph: &Graph, from: &NodeSet, up: bool) -> NodeSet {
     let mut seen = from.clone();
-    let mut stack: Vec<NodeIx> = from.iter().copied().collect();
+    let mut stack: Vec<NodeIx> = from.iter().collect();
     while let Some(ix) = stack.pop() {
         let next: Vec<NodeIx> =
             if up { graph.dependencies(ix).collect() } else { graph.dependents(ix).collect() };

@@ -43,7 +43,7 @@ pub(super) fn subjects(session: &Session, selection: &Selection) -> Vec<NodeIx> 
     let Some(pattern) = &session.options.check_determinism else { return Vec::new() };
     let graph = &session.project.graph;
     let meant = |ix: &NodeIx| means(pattern, &graph.nodes[*ix]).unwrap_or(false);
-    graph.order.iter().copied().filter(|ix| selection.nodes.contains(ix) && meant(ix)).collect()
+    graph.ordered(&selection.nodes).filter(meant).collect()
 }
 
 /// Why a node is never compared, if it is not.

@@ -60,8 +60,8 @@ pub(in crate::engine) fn check_demands(
     selection: &Selection,
 ) -> Result<()> {
     let capacity = capacity(project, options);
-    for ix in &selection.nodes {
-        let node = &project.graph.nodes[*ix];
+    for ix in selection.nodes.iter() {
+        let node = &project.graph.nodes[ix];
         for (pool, n) in &node.resources.pools {
             let size = capacity.pools.get(pool).copied().unwrap_or(0);
             if *n > size {
@@ -89,7 +89,7 @@ pub(super) fn priorities(session: &Session, selection: &Selection) -> Vec<u64> {
     let project = &session.project;
     let graph = &project.graph;
     let mut out = vec![0u64; graph.nodes.len()];
-    for &ix in graph.order.iter().rev().filter(|ix| selection.nodes.contains(ix)) {
+    for ix in graph.ordered(&selection.nodes).rev() {
         let own = match &project.known {
             Some(known) => known.weight(ix),
             None => expected(project, &graph.nodes[ix]),

@@ -124,7 +124,7 @@ impl<'s> Coordinator<'s> {
             return self.bytes_ready(ix, true);
         }
         slot.reason = differing.first().map(|(_, reason)| reason.to_string());
-        if self.wanted.contains(&ix) || self.byte_waiters.contains_key(&ix) {
+        if self.wanted.contains(ix) || self.byte_waiters.contains_key(&ix) {
             let only = differing.into_iter().map(|(index, _)| index).collect();
             self.tasks.insert(ix, Task::Restore { keyed: Some(keyed), record, only });
             self.push(ix);

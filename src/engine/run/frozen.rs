@@ -1,7 +1,5 @@
 //! `--frozen`: a node that would run fails and says why. Unaware of how one runs.
 
-use std::collections::BTreeSet;
-
 use super::Coordinator;
 use crate::engine::attempt::Failure;
 use crate::engine::evaluate::{Keyed, differing, fits};
@@ -66,14 +64,8 @@ impl<'s> Coordinator<'s> {
     /// How many would run, and how many need what these would make.
     pub(super) fn note_frozen(&self) {
         let of = |outcome: Outcome| {
-            let nodes: BTreeSet<NodeIx> = self
-                .selection
-                .nodes
-                .iter()
-                .copied()
-                .filter(|ix| self.slots[*ix].outcome == Some(outcome) && !self.slots[*ix].passed_over)
-                .collect();
-            nodes.len()
+            let of = |ix: &NodeIx| self.slots[*ix].outcome == Some(outcome) && !self.slots[*ix].passed_over;
+            self.selection.nodes.iter().filter(of).count()
         };
         let (failed, skipped) = (of(Outcome::Failed), of(Outcome::Skipped));
         if failed > 0 {

@@ -268,7 +268,7 @@ impl<'s> Coordinator<'s> {
         's: 'scope,
     {
         for ix in self.session.project.graph.order.clone() {
-            if !self.selection.nodes.contains(&ix) || self.quiet.passed(ix) {
+            if !self.selection.nodes.contains(ix) || self.quiet.passed(ix) {
                 continue;
             }
             if let Some(report) = self.slots[ix].held_report.take() {

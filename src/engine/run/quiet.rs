@@ -106,15 +106,15 @@ impl Coordinator<'_> {
             let looked_at = slot.outcome == Some(Outcome::Fresh) || self.node(*ix).depfile().is_none();
             well && looked_at && !slot.stale
         };
-        if self.quiet.broken || self.quiet.shaken || !self.selection.nodes.iter().all(settled) {
+        if self.quiet.broken || self.quiet.shaken || !self.selection.nodes.iter().all(|ix| settled(&ix)) {
             return;
         }
         match &session.project.known {
             None => certify(session, self.finder, &self.selection, &self.slots),
             Some(known) => {
-                let looked_at = self.selection.nodes.iter().filter(|ix| !self.quiet.passed(**ix));
+                let looked_at = self.selection.nodes.iter().filter(|ix| !self.quiet.passed(*ix));
                 let artifacts =
-                    looked_at.map(|ix| (*ix, self.slots[*ix].artifacts.as_deref().unwrap_or_default()));
+                    looked_at.map(|ix| (ix, self.slots[ix].artifacts.as_deref().unwrap_or_default()));
                 let stat = |path: &std::path::Path| {
                     self.finder
                         .known(&session.project.root.join(path))

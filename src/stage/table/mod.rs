@@ -7,6 +7,7 @@ pub mod jsonl;
 pub mod keys;
 pub mod markdown;
 pub mod number;
+pub mod percentile;
 
 use crate::api::Catalog;
 

@@ -193,7 +193,8 @@ impl Pattern {
         let mut found = BTreeSet::new();
         match &self.literal {
             Some(path) => {
-                if if self.dirs { listing.is_dir(path) } else { listing.is_file(path) } {
+                // a path that names a directory means it, with or without the slash
+                if (!self.dirs && listing.is_file(path)) || listing.is_dir(path) {
                     found.insert(path.clone());
                 }
             }

@@ -11,6 +11,7 @@ mod concurrency;
 mod critical_path;
 mod depfile;
 mod determinism;
+mod aisbench;
 mod evalscope;
 mod explain;
 mod faults;

@@ -1,0 +1,285 @@
+//! `aisbench.import`: what AISBench recorded of one pod, as raw requests. Unaware of other pods and of statistics.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::npy;
+use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, check_params};
+use crate::stage::bench::Pod;
+use crate::stage::metrics::row::{Event, Kind, Row};
+use crate::stage::sqlite;
+use crate::stage::table::jsonl::{JsonLines, write_line};
+
+/// The stage.
+pub(super) struct Import;
+
+/// What the original's merge makes: not a pod.
+const MERGED: &str = "merge_results";
+/// Ends the names of the files that list requests.
+const DETAILS: &str = "_details.jsonl";
+/// Tells the pod's clock; AISBench does not write it.
+const CLOCK: &str = "clock.json";
+
+/// What `with` holds.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Params {}
+
+/// A line of a details file.
+#[derive(Debug, Deserialize)]
+struct Detail {
+    data_abbr: String,
+    id: Value,
+    success: bool,
+    #[serde(default)]
+    error_info: Option<String>,
+    time_points: TimePoints,
+    #[serde(default)]
+    input_tokens: Option<u64>,
+    #[serde(default)]
+    output_tokens: Option<u64>,
+    uuid: String,
+    #[serde(default)]
+    db_name: Option<String>,
+}
+
+/// Where the times of a request are.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum TimePoints {
+    Reference {
+        #[serde(rename = "__db_ref__")]
+        id: i64,
+    },
+    Here(Vec<f64>),
+}
+
+/// The file `clock.json`: one moment on the clock of the time points and on the wall.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Clock {
+    host: String,
+    monotonic: f64,
+    unix: f64,
+}
+
+impl Stage for Import {
+    fn name(&self) -> &'static str {
+        "aisbench.import"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::new::<Params>(
+            "Reads performances/<model> of AISBench 3.1: *_details.jsonl and the time points in db_data.\n\
+                \n\
+                Each request becomes a raw row: sent at its first time point, one event for each of the others. What an event was AISBench does\n\
+                not record. Rows are sorted by data set, id and uuid: their order in the files is that of completion. A folder named merge_results, which\n\
+                the original's merge makes, is refused. A file clock.json beside the details ({\"host\", \"monotonic\", \"unix\"}, seconds of the same moment)\n\
+                makes pods of several hosts comparable; AISBench does not write it.",
+        )
+        .input("pod", "the directory of one model: *_details.jsonl, db_data/, and the tool's json with Max Concurrency")
+        .output("requests", "JSON Lines, as metrics.compute takes them, with pod, data_abbr, uuid and place")
+        .output("pod", "JSON: {\"name\", \"requests\", \"failed\", \"max_concurrency\", \"host\", \"clock_offset\", \"databases\", \"data_sets\"}")
+    }
+
+    fn check(&self, with: &Value) -> Result<(), ParamFault> {
+        check_params::<Params>(with)
+    }
+
+    fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
+        let input = ctx.input("pod")?.clone();
+        let dir = Directory::of(&input)?;
+        let mut databases = Databases { dir: &dir, points: HashMap::new() };
+        let mut rows = Vec::new();
+        for file in dir.files(DETAILS)? {
+            let mut lines = JsonLines::open(&file)?;
+            while let Some(detail) = lines.value::<Detail>()? {
+                let place = format!("{}:{}", file.name, lines.line());
+                rows.push(row(detail, place, &dir.name, &mut databases)?);
+            }
+        }
+        if rows.is_empty() {
+            return Err(StageError::new(format!("{}: no requests", input.name)));
+        }
+        let key = |row: &Row| (row.data_abbr.clone(), row.id.as_i64(), row.uuid.clone());
+        rows.sort_by_cached_key(key);
+        let clock = dir.clock()?;
+        let mut data_sets = BTreeMap::new();
+        for row in &rows {
+            *data_sets.entry(row.data_abbr.clone().unwrap_or_default()).or_default() += 1;
+        }
+        let pod = Pod {
+            name: dir.name.clone(),
+            dir: input.name.trim_end_matches('/').to_owned(),
+            requests: rows.len(),
+            failed: rows.iter().filter(|row| !row.success).count(),
+            max_concurrency: dir.max_concurrency()?,
+            host: clock.as_ref().map(|clock| clock.host.clone()),
+            clock_offset: clock.map(|clock| clock.unix - clock.monotonic),
+            databases: databases.points.keys().cloned().collect::<BTreeSet<_>>(),
+            data_sets,
+        };
+        ctx.log(format!("{}: {} requests, {} failed", pod.name, pod.requests, pod.failed));
+        let path = ctx.output("requests")?;
+        let file = std::fs::File::create(path).map_err(|e| StageError::io("write", path, e))?;
+        let mut out = std::io::BufWriter::new(file);
+        rows.iter().try_for_each(|row| write_line(&mut out, row, "requests"))?;
+        std::io::Write::flush(&mut out).map_err(|e| StageError::io("write", path, e))?;
+        ctx.write_json("pod", &pod)?;
+        Ok(Done::Made)
+    }
+}
+
+fn row(detail: Detail, place: String, pod: &str, databases: &mut Databases) -> Result<Row, StageError> {
+    let points = match &detail.time_points {
+        TimePoints::Here(points) => points.as_slice(),
+        TimePoints::Reference { id } => {
+            let Some(database) = &detail.db_name else {
+                return Err(StageError::new(format!(
+                    "{place}: 'time_points' refers to a database, and 'db_name' is missing"
+                )));
+            };
+            databases.points(database, *id, &place)?
+        }
+    };
+    let late =
+        points.windows(2).any(|pair| pair[1] < pair[0]) || points.iter().any(|point| !point.is_finite());
+    if late {
+        return Err(StageError::new(format!("{place}: its time points do not ascend")));
+    }
+    let failed = (!detail.success).then(|| detail.error_info.unwrap_or_default());
+    Ok(Row {
+        id: detail.id,
+        send: points.first().copied(),
+        end: None,
+        events: points.iter().skip(1).map(|at| Event(*at, None, Kind::Data)).collect(),
+        input_tokens: detail.input_tokens,
+        output_tokens: detail.output_tokens,
+        // what was never sent cannot have succeeded
+        success: detail.success && !points.is_empty(),
+        error: failed.or_else(|| points.is_empty().then(|| "no time points".to_owned())),
+        pod: Some(pod.to_owned()),
+        data_abbr: Some(detail.data_abbr),
+        uuid: Some(detail.uuid),
+        place: Some(place),
+    })
+}
+
+/// The directory of a pod.
+struct Directory {
+    path: PathBuf,
+    /// As messages name it.
+    shown: String,
+    name: String,
+}
+
+impl Directory {
+    fn of(input: &InputFile) -> Result<Self, StageError> {
+        let shown = input.name.trim_end_matches('/').to_owned();
+        let name = shown.rsplit('/').next().unwrap_or(&shown).to_owned();
+        if name == MERGED {
+            return Err(StageError::new(format!("{shown}: this is what a merge wrote, not a pod"))
+                .hint("its requests are those of the other directories; leave it out of 'performances'"));
+        }
+        Ok(Self { path: input.path.clone(), shown, name })
+    }
+
+    fn file(&self, name: &str) -> InputFile {
+        InputFile { path: self.path.join(name), name: format!("{}/{name}", self.shown) }
+    }
+
+    /// Files whose names end so, sorted.
+    fn files(&self, ending: &str) -> Result<Vec<InputFile>, StageError> {
+        let failed = |e| StageError::io("list", Path::new(&self.shown), e);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            names.extend(name.to_str().filter(|name| name.ends_with(ending)).map(str::to_owned));
+        }
+        names.sort_unstable();
+        if names.is_empty() && ending == DETAILS {
+            return Err(StageError::new(format!("{}: holds no *{DETAILS}", self.shown))
+                .hint("a pod is a directory performances/<model> of AISBench"));
+        }
+        Ok(names.iter().map(|name| self.file(name)).collect())
+    }
+
+    fn clock(&self) -> Result<Option<Clock>, StageError> {
+        let file = self.file(CLOCK);
+        if !file.path.exists() {
+            return Ok(None);
+        }
+        let clock: Clock = serde_json::from_slice(&file.read()?)
+            .map_err(|e| StageError::new(format!("{}:{}: {e}", file.name, e.line())))?;
+        Ok(Some(clock))
+    }
+
+    /// What the tool was allowed to have in flight: the greatest that its json files name.
+    fn max_concurrency(&self) -> Result<Option<u64>, StageError> {
+        let mut greatest = None;
+        for file in self.files(".json")?.iter().filter(|file| !file.name.ends_with(CLOCK)) {
+            let value: Value = serde_json::from_slice(&file.read()?)
+                .map_err(|e| StageError::new(format!("{}:{}: {e}", file.name, e.line())))?;
+            let stages = value["Max Concurrency"].as_object();
+            let named = stages.into_iter().flat_map(|stages| stages.values()).filter_map(Value::as_u64);
+            greatest = named.chain(greatest).max();
+        }
+        Ok(greatest)
+    }
+}
+
+/// The databases of a pod, each read once.
+struct Databases<'d> {
+    dir: &'d Directory,
+    points: HashMap<String, HashMap<i64, Vec<f64>>>,
+}
+
+impl Databases<'_> {
+    /// The time points with an id; `place` is that of the request.
+    fn points(&mut self, database: &str, id: i64, place: &str) -> Result<&[f64], StageError> {
+        if !self.points.contains_key(database) {
+            let read = self.read(database, place)?;
+            self.points.insert(database.to_owned(), read);
+        }
+        let found = self.points.get(database).and_then(|points| points.get(&id));
+        found.map(Vec::as_slice).ok_or_else(|| {
+            StageError::new(format!("{place}: db_data/{database} has no time points with id {id}")).hint(
+                "the database may be cut short, or another one of the same name may have taken its place",
+            )
+        })
+    }
+
+    fn read(&self, database: &str, place: &str) -> Result<HashMap<i64, Vec<f64>>, StageError> {
+        if database.contains('/') {
+            return Err(StageError::new(format!(
+                "{place}: db_name: expected a file name, found '{database}'"
+            )));
+        }
+        let file = self.dir.file(&format!("db_data/{database}"));
+        if !file.path.is_file() {
+            return Err(StageError::new(format!("{place}: its database {} is missing", file.name))
+                .hint("copy db_data together with the details"));
+        }
+        let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name));
+        let db = sqlite::open_to_read(&file.path).map_err(failed)?;
+        let mut select = db.prepare("SELECT id, arr_blob FROM numpy_store").map_err(failed)?;
+        let mut rows = select.query([]).map_err(failed)?;
+        let mut points = HashMap::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            let id: i64 = row.get(0).map_err(failed)?;
+            let blob = row.get_ref(1).map_err(failed)?;
+            let blob = blob.as_blob().map_err(|e| StageError::new(format!("{}: id {id}: {e}", file.name)))?;
+            let floats =
+                npy::floats(blob).map_err(|why| StageError::new(format!("{}: id {id}: {why}", file.name)))?;
+            points.insert(id, floats);
+        }
+        Ok(points)
+    }
+}

@@ -1,0 +1,16 @@
+//! Results of AISBench: its files read, and written as the tool writes them. Unaware of merging.
+//!
+//! `import` reads a pod (`npy` its time points), `stable` finds the stable stage, `exact` computes what the tool shows, `format` writes it as the tool does.
+
+pub mod exact;
+pub mod format;
+mod import;
+mod npy;
+pub mod stable;
+
+use crate::api::Catalog;
+
+/// Adds this domain's stages.
+pub fn register(catalog: &mut Catalog) {
+    catalog.add(import::Import);
+}

@@ -1,0 +1,286 @@
+//! `bench.merge`: the requests of many pods as one run, and how well they fit together. Unaware of tools' files.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Pod;
+use super::overlap::{Span, overlap_ratio, shifts, together, union};
+use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, check_params};
+use crate::stage::metrics::row::{self, Row};
+use crate::stage::metrics::rules::Rules;
+use crate::stage::table::jsonl::write_line;
+
+/// The stage.
+pub(super) struct Merge;
+
+/// So many pairs of duplicates are named.
+const NAMED: usize = 3;
+
+/// What to do about a request that is there twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum OnDuplicate {
+    /// An error names both places.
+    #[default]
+    Fail,
+    /// The first one counts.
+    Drop,
+}
+
+/// How the clocks of pods are brought together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Align {
+    /// They are one clock, or each is known; otherwise an error.
+    #[default]
+    None,
+    /// Every pod begins at the same moment: right if they were started together.
+    Start,
+}
+
+/// What `with` holds.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Params {
+    /// What to do about a request with the pod, data set and uuid of another one.
+    on_duplicate: OnDuplicate,
+    /// How the clocks of pods are brought together.
+    align: Align,
+    /// What a request's begin and end mean.
+    rules: MergeRules,
+}
+
+/// The default is another one than that of the metrics.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+struct MergeRules(Rules);
+
+impl Default for MergeRules {
+    fn default() -> Self {
+        Self(Rules::Aisbench)
+    }
+}
+
+/// A request that is there twice.
+#[derive(Clone, Debug, Serialize)]
+struct Duplicate {
+    pod: String,
+    data_abbr: String,
+    uuid: String,
+    first: String,
+    second: String,
+}
+
+impl Stage for Merge {
+    fn name(&self) -> &'static str {
+        "bench.merge"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::new::<Params>(
+            "Pools the raw requests of pods, so that statistics are those of all requests: no percentile is averaged.\n\
+                \n\
+                A request with the pod, data_abbr and uuid of another one is refused, both places named, or dropped if asked. Times are\n\
+                comparable only on one clock: pods of different hosts need a clock_offset each; a pod that begins more than 120 s (or the longest run,\n\
+                if that is longer) after the others ended is refused, as its clock probably counts from another moment. align: start lets all pods\n\
+                begin together. The report sets the sum of the pods' throughputs (requests per second, each over its own window) beside that of the union\n\
+                window, from the first send to the last end; they agree only if the pods overlap. overlap_ratio: the share of the union window in\n\
+                which all pods were at work.",
+        )
+        .input_list("requests", "raw rows of each pod, as metrics.compute takes them")
+        .input_list("pods", "what is known of each pod, in the same order")
+        .output("requests", "JSON Lines: all rows, on one clock")
+        .output("report", "JSON: {\"rules\", \"pods\": [{\"name\", \"requests\", \"failed\", \"window\", \"throughput\"}], \"sum_of_pods\", \"union\", \"overlap_ratio\", \"duplicates\", \"name_collisions\"}")
+    }
+
+    fn check(&self, with: &Value) -> Result<(), ParamFault> {
+        check_params::<Params>(with)
+    }
+
+    fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
+        let params: Params = ctx.params()?;
+        let rules = params.rules.0;
+        let (files, described) = (ctx.files("requests"), ctx.files("pods"));
+        if files.len() != described.len() {
+            return Err(StageError::new(format!(
+                "inputs: {} files of requests and {} of pods: expected one of each per pod",
+                files.len(),
+                described.len()
+            )));
+        }
+        let pods = described.iter().map(read_pod).collect::<Result<Vec<Pod>, _>>()?;
+        let mut rows = files.iter().map(row::read).collect::<Result<Vec<Vec<Row>>, _>>()?;
+        let duplicates = without_duplicates(&mut rows);
+        if params.on_duplicate == OnDuplicate::Fail && !duplicates.is_empty() {
+            return Err(refused(&duplicates));
+        }
+        let shifts = match params.align {
+            Align::None => shifts(&pods).map_err(incomparable)?,
+            Align::Start => to_one_start(&rows),
+        };
+        for (rows, shift) in rows.iter_mut().zip(shifts) {
+            rows.iter_mut().for_each(|row| moved(row, shift));
+        }
+        let spans: Vec<Option<Span>> = rows.iter().map(|rows| span(rows, rules)).collect();
+        if params.align == Align::None {
+            together(&pods, &spans).map_err(incomparable)?;
+        }
+        let report = report(rules, &pods, &rows, &spans, &duplicates);
+        let line = format!(
+            "{} pods, {} requests: {} requests/s as the sum of the pods, {} over the union window, overlap {}",
+            pods.len(),
+            rows.iter().map(Vec::len).sum::<usize>(),
+            report["sum_of_pods"],
+            report["union"],
+            report["overlap_ratio"]
+        );
+        ctx.log(line);
+        let path = ctx.output("requests")?;
+        let failed = |e: std::io::Error| StageError::io("write", path, e);
+        let mut out = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
+        rows.iter().flatten().try_for_each(|row| write_line(&mut out, row, "requests"))?;
+        out.flush().map_err(failed)?;
+        ctx.write_json("report", &report)?;
+        Ok(Done::Made)
+    }
+}
+
+fn read_pod(file: &InputFile) -> Result<Pod, StageError> {
+    serde_json::from_slice(&file.read()?).map_err(|e| {
+        StageError::new(format!("{}:{}: {e}", file.name, e.line()))
+            .hint("expected an output 'pod' of aisbench.import")
+    })
+}
+
+/// Takes out rows that are there already, and tells of them.
+fn without_duplicates(rows: &mut [Vec<Row>]) -> Vec<Duplicate> {
+    let mut seen: HashMap<(String, String, String), String> = HashMap::new();
+    let mut duplicates = Vec::new();
+    for rows in rows {
+        rows.retain(|row| {
+            // what has no uuid cannot be told apart
+            let (Some(pod), Some(data_abbr), Some(uuid)) = (&row.pod, &row.data_abbr, &row.uuid) else {
+                return true;
+            };
+            let place = row.place.clone().unwrap_or_else(|| format!("id {}", row.id));
+            match seen.entry((pod.clone(), data_abbr.clone(), uuid.clone())) {
+                Entry::Vacant(entry) => {
+                    entry.insert(place);
+                    true
+                }
+                Entry::Occupied(entry) => {
+                    duplicates.push(Duplicate {
+                        pod: pod.clone(),
+                        data_abbr: data_abbr.clone(),
+                        uuid: uuid.clone(),
+                        first: entry.get().clone(),
+                        second: place,
+                    });
+                    false
+                }
+            }
+        });
+    }
+    duplicates
+}
+
+fn refused(duplicates: &[Duplicate]) -> StageError {
+    let mut message = format!("{} requests are there twice", duplicates.len());
+    for Duplicate { pod, data_abbr, uuid, first, second } in duplicates.iter().take(NAMED) {
+        message += &format!("\n{first} and {second}: pod {pod}, data set {data_abbr}, uuid {uuid}");
+    }
+    if duplicates.len() > NAMED {
+        message += &format!("\nand {} more", duplicates.len() - NAMED);
+    }
+    StageError::new(message)
+        .hint("was a directory named twice, or copied? on_duplicate: drop keeps the first of each")
+}
+
+fn incomparable(why: String) -> StageError {
+    StageError::new(format!("{why}; times of different clocks cannot be pooled"))
+        .hint("if they were started together, align: start lets all begin at the same moment")
+        .hint("or give each pod a clock.json: {\"host\", \"monotonic\", \"unix\"}, seconds of one moment on both clocks")
+}
+
+/// What brings the first send of every pod to that of the first one.
+fn to_one_start(rows: &[Vec<Row>]) -> Vec<f64> {
+    let first = |rows: &Vec<Row>| rows.iter().filter_map(|row| row.send).min_by(f64::total_cmp);
+    let starts: Vec<Option<f64>> = rows.iter().map(first).collect();
+    let zero = starts.iter().flatten().next().copied().unwrap_or(0.0);
+    starts.into_iter().map(|start| start.map_or(0.0, |start| zero - start)).collect()
+}
+
+fn moved(row: &mut Row, shift: f64) {
+    if shift != 0.0 {
+        let times = row.send.iter_mut().chain(&mut row.end);
+        times.chain(row.events.iter_mut().map(|event| &mut event.0)).for_each(|time| *time += shift);
+    }
+}
+
+/// From the first send to the last end of the successes.
+fn span(rows: &[Row], rules: Rules) -> Option<Span> {
+    let spans: Vec<Span> = rows
+        .iter()
+        .filter_map(|row| rules.timing(row).ok())
+        .map(|timing| (timing.start, timing.end))
+        .collect();
+    union(&spans)
+}
+
+fn report(
+    rules: Rules,
+    pods: &[Pod],
+    rows: &[Vec<Row>],
+    spans: &[Option<Span>],
+    duplicates: &[Duplicate],
+) -> Value {
+    let succeeded = |rows: &[Row]| rows.iter().filter(|row| rules.timing(row).is_ok()).count();
+    let per_second = |count: usize, span: Option<Span>| {
+        span.filter(|(begin, end)| end > begin).map(|(begin, end)| count as f64 / (end - begin))
+    };
+    let named = |pod: &Pod| pods.iter().filter(|other| other.name == pod.name).count();
+    let mut described = Vec::new();
+    let mut sum = 0.0;
+    for ((pod, rows), span) in pods.iter().zip(rows).zip(spans) {
+        let success = succeeded(rows);
+        let throughput = per_second(success, *span);
+        sum += throughput.unwrap_or(0.0);
+        described.push(json!({
+            "name": if named(pod) > 1 { &pod.dir } else { &pod.name },
+            "requests": rows.len(),
+            "failed": rows.len() - success,
+            "window": span.map(|(begin, end)| [begin, end]),
+            "throughput": throughput,
+            "max_concurrency": pod.max_concurrency,
+        }));
+    }
+    let known: Vec<Span> = spans.iter().copied().flatten().collect();
+    let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for pod in pods {
+        pod.databases.iter().for_each(|name| names.entry(name).or_default().push(&pod.dir));
+    }
+    names.retain(|_, pods| pods.len() > 1);
+    let collisions: Vec<Value> =
+        names.into_iter().map(|(name, pods)| json!({ "name": name, "pods": pods })).collect();
+    let limits: Option<u64> = pods.iter().map(|pod| pod.max_concurrency).sum();
+    json!({
+        "rules": rules.name(),
+        "units": "seconds; throughput: successful requests per second",
+        "pods": described,
+        "sum_of_pods": sum,
+        "union": per_second(rows.iter().map(|rows| succeeded(rows)).sum(), union(&known)),
+        "overlap_ratio": overlap_ratio(&known),
+        "max_concurrency": limits,
+        "duplicates": duplicates,
+        "name_collisions": collisions,
+    })
+}

@@ -1,0 +1,158 @@
+//! One request as it was recorded: what all metrics come from. Unaware of what is computed of it.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::api::{InputFile, StageError};
+use crate::stage::sqlite;
+use crate::stage::table::jsonl::JsonLines;
+
+/// What an event of a stream was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The head of the response.
+    Head,
+    /// A chunk with choices and without text: the role, an empty delta, the reason of the end.
+    Role,
+    /// Text of the reasoning.
+    Reasoning,
+    /// Text of the answer, or a tool call.
+    Content,
+    /// The chunk without choices that counts the tokens.
+    Usage,
+    /// `[DONE]`, or the end of the body.
+    Done,
+    /// An error within the stream.
+    Error,
+    /// Some chunk of data: what it was is not recorded.
+    Data,
+}
+
+/// A moment of a stream: seconds on the clock of the row, tokens if they were counted, kind.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Event(pub f64, pub Option<u64>, pub Kind);
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Row {
+    /// Its id; unique where `uuid` is not given.
+    pub id: Value,
+    /// Just before it was sent, seconds on a clock that all rows share; `None` if it never was.
+    pub send: Option<f64>,
+    /// When it was over, if that is later than the last event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<f64>,
+    /// In the order of their arrival.
+    pub events: Vec<Event>,
+    /// Tokens of the prompt.
+    pub input_tokens: Option<u64>,
+    /// Tokens of the answer.
+    pub output_tokens: Option<u64>,
+    /// Whether the client took it for one.
+    pub success: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The pod that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The data set that it belongs to (AISBench).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_abbr: Option<String>,
+    /// Unique (AISBench).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// File and line that it was read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+}
+
+impl Row {
+    /// What is wrong with the times, if anything.
+    fn fault(&self) -> Option<String> {
+        let times = || self.send.into_iter().chain(self.events.iter().map(|event| event.0));
+        if times().chain(self.end).any(|t| !t.is_finite()) {
+            return Some("a time is no finite number".to_owned());
+        }
+        if self.success && self.send.is_none() {
+            return Some("'send' is missing, and 'success' is true".to_owned());
+        }
+        let late = times().zip(times().skip(1)).position(|(before, after)| after < before);
+        if let Some(at) = late {
+            return Some(format!("event {at} (from 0) lies before what precedes it"));
+        }
+        match (self.end, times().last()) {
+            (Some(end), Some(last)) if end < last => Some("'end' lies before the last event".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Reads rows: JSON Lines, or a SQLite database with a table `requests` whose columns are the members, `events` as JSON text.
+pub fn read(file: &InputFile) -> Result<Vec<Row>, StageError> {
+    if sqlite::is_database(&file.path) {
+        return of_database(file);
+    }
+    let mut lines = JsonLines::open(file)?;
+    let mut rows = Vec::new();
+    while let Some(row) = lines.value::<Row>()? {
+        if let Some(fault) = row.fault() {
+            return Err(StageError::new(format!("{}:{}: {fault}", file.name, lines.line())));
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn of_database(file: &InputFile) -> Result<Vec<Row>, StageError> {
+    let failed = |e: rusqlite::Error| {
+        StageError::new(format!("{}: {e}", file.name)).hint(
+            "expected a table requests(id, send, events, input_tokens, output_tokens, success, error), events as JSON text",
+        )
+    };
+    let db: Connection = sqlite::open_to_read(Path::new(&file.path)).map_err(failed)?;
+    let mut select = db
+        .prepare("SELECT id, send, events, input_tokens, output_tokens, success, error FROM requests ORDER BY rowid")
+        .map_err(failed)?;
+    let mut found = select.query([]).map_err(failed)?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next().map_err(failed)? {
+        let place = || format!("{}: table requests, row {}", file.name, rows.len() + 1);
+        let id = match row.get_ref(0).map_err(failed)? {
+            ValueRef::Integer(id) => Value::from(id),
+            ValueRef::Text(id) => Value::from(String::from_utf8_lossy(id)),
+            _ => Value::Null,
+        };
+        let tokens = |column: usize| -> Result<Option<u64>, StageError> {
+            let count: Option<i64> = row.get(column).map_err(failed)?;
+            let refused = |count| StageError::new(format!("{}: {count} tokens", place()));
+            count.map(|count| u64::try_from(count).map_err(|_| refused(count))).transpose()
+        };
+        let events: String = row.get(2).map_err(failed)?;
+        let row = Row {
+            id,
+            send: row.get(1).map_err(failed)?,
+            end: None,
+            events: serde_json::from_str(&events)
+                .map_err(|e| StageError::new(format!("{}: events: {e}", place())))?,
+            input_tokens: tokens(3)?,
+            output_tokens: tokens(4)?,
+            success: row.get(5).map_err(failed)?,
+            error: row.get(6).map_err(failed)?,
+            pod: None,
+            data_abbr: None,
+            uuid: None,
+            place: None,
+        };
+        if let Some(fault) = row.fault() {
+            return Err(StageError::new(format!("{}: {fault}", place())));
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}

@@ -1,0 +1,161 @@
+//! The metrics of many requests under one rule set. Unaware of files.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::row::{Kind, Row};
+use super::rules::{Rules, Timing};
+use super::slo::Slo;
+use super::spread::Spread;
+use crate::stage::table::percentile;
+
+/// Part of a run: seconds after the first request was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// Requests sent from here on.
+    pub from: f64,
+    /// Requests sent before this.
+    pub to: f64,
+}
+
+/// What to compute.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What the metrics mean.
+    pub rules: Rules,
+    /// Percentiles, 0 to 100.
+    pub percents: Vec<f64>,
+    /// How they are taken.
+    pub rule: percentile::Rule,
+    /// Limits for goodput.
+    pub slo: Option<Slo>,
+    /// Only these requests; then the window's length is the duration.
+    pub window: Option<Window>,
+}
+
+/// The summary: `{"rules", "percentile_rule", "units", "counts", "metrics", "throughput", "goodput"}`, times in seconds. `Err` names a row whose
+/// events do not tell what they were, if the rule set has to know.
+pub fn summarize(rows: &[Row], asked: &Asked) -> Result<Value, String> {
+    let rules = asked.rules;
+    let untold = |row: &&Row| row.events.iter().any(|event| event.2 == Kind::Data);
+    if rules.needs_kinds()
+        && let Some(row) = rows.iter().find(untold)
+    {
+        return Err(format!(
+            "request {}: its events are of kind 'data': what they were is not recorded, and rule set {} has to know",
+            row.place.clone().unwrap_or_else(|| row.id.to_string()),
+            rules.name()
+        ));
+    }
+    let zero = rows.iter().filter_map(|row| row.send).min_by(f64::total_cmp).unwrap_or(0.0);
+    let inside = |row: &&Row| {
+        asked.window.is_none_or(|window| {
+            row.send.is_some_and(|send| (window.from..window.to).contains(&(send - zero)))
+        })
+    };
+    let chosen: Vec<&Row> = rows.iter().filter(inside).collect();
+    let mut timings = Vec::new();
+    let mut failures: BTreeMap<String, u64> = BTreeMap::new();
+    for row in &chosen {
+        match rules.timing(row) {
+            Ok(timing) => timings.push(timing),
+            Err(reason) => *failures.entry(reason).or_default() += 1,
+        }
+    }
+    let duration = match asked.window {
+        Some(window) => Some(window.to - window.from),
+        None if rules.counts_failed_time() => {
+            let ends = chosen.iter().filter_map(|row| last(row)).chain(timings.iter().map(|t| t.end));
+            span(chosen.iter().filter_map(|row| row.send), ends)
+        }
+        None => span(timings.iter().map(|t| t.start), timings.iter().map(|t| t.end)),
+    };
+    let failed = chosen.len() - timings.len();
+    let untokened = timings.iter().filter(|t| t.output.is_none() || t.input.is_none()).count();
+    let mut metrics = Map::new();
+    for (name, values) in quantities(&timings) {
+        if let Some(spread) = Spread::of(values, &asked.percents, asked.rule) {
+            metrics.insert(name.to_owned(), spread.json());
+        }
+    }
+    Ok(json!({
+        "rules": rules.name(),
+        "percentile_rule": asked.rule.name(),
+        "units": "seconds, tokens",
+        "counts": {
+            "total": rows.len(),
+            "success": timings.len(),
+            "failed": failed,
+            "outside_window": rows.len() - chosen.len(),
+            "without_token_counts": untokened,
+            "failures": failures,
+        },
+        "metrics": metrics,
+        "throughput": throughput(&timings, duration),
+        "goodput": asked.slo.map(|slo| goodput(&timings, slo, chosen.len(), duration)),
+    }))
+}
+
+/// The last moment that a row knows.
+fn last(row: &Row) -> Option<f64> {
+    row.end.or(row.events.last().map(|event| event.0)).or(row.send)
+}
+
+fn span(starts: impl Iterator<Item = f64>, ends: impl Iterator<Item = f64>) -> Option<f64> {
+    Some(ends.max_by(f64::total_cmp)? - starts.min_by(f64::total_cmp)?)
+}
+
+/// Each quantity with its values.
+fn quantities(timings: &[Timing]) -> Vec<(&'static str, Vec<f64>)> {
+    let of = |value: &dyn Fn(&Timing) -> Option<f64>| timings.iter().filter_map(value).collect();
+    let pooled = |values: &dyn Fn(&Timing) -> Vec<f64>| timings.iter().flat_map(values).collect();
+    vec![
+        ("ttft", of(&|t| Some(t.ttft))),
+        ("tpot", of(&|t| t.tpot)),
+        ("itl", pooled(&|t| t.itl.clone())),
+        ("e2el", of(&|t| Some(t.e2el))),
+        ("ttfb", of(&|t| t.ttfb)),
+        ("ttfe", of(&|t| t.ttfe)),
+        ("ttfo", of(&|t| t.ttfo)),
+        ("itl_tok", pooled(&|t| t.itl_tok.clone())),
+        ("total", of(&|t| t.total)),
+        ("input_tokens", of(&|t| t.input.map(|tokens| tokens as f64))),
+        ("output_tokens", of(&|t| t.output.map(|tokens| tokens as f64))),
+    ]
+}
+
+/// Of the successes, per second of the run. `concurrency`: mean number in flight, the sum of their latencies over the duration (Little's law).
+fn throughput(timings: &[Timing], duration: Option<f64>) -> Value {
+    let input: u64 = timings.iter().filter_map(|t| t.input).sum();
+    let output: u64 = timings.iter().filter_map(|t| t.output).sum();
+    let per_second = |amount: f64| duration.filter(|d| *d > 0.0).map(|duration| amount / duration);
+    json!({
+        "duration": duration,
+        "requests_per_second": per_second(timings.len() as f64),
+        "input_tokens": input,
+        "output_tokens": output,
+        "input_tokens_per_second": per_second(input as f64),
+        "output_tokens_per_second": per_second(output as f64),
+        "total_tokens_per_second": per_second((input + output) as f64),
+        "concurrency": per_second(timings.iter().map(|t| t.e2el).sum()),
+    })
+}
+
+/// Requests that keep all limits; a failed one keeps none. One without a second token keeps every limit of TPOT.
+fn goodput(timings: &[Timing], slo: Slo, total: usize, duration: Option<f64>) -> Value {
+    let keeps = |t: &&Timing| {
+        let tpot = t.tpot.or(t.output.filter(|tokens| *tokens <= 1).map(|_| 0.0));
+        slo.keeps(Some(t.ttft), tpot, Some(t.e2el))
+    };
+    let good = timings.iter().filter(keeps).count();
+    json!({
+        "slo": slo,
+        "good": good,
+        "share": (total > 0).then(|| good as f64 / total as f64),
+        "requests_per_second": duration.filter(|d| *d > 0.0).map(|duration| good as f64 / duration),
+    })
+}

@@ -1,0 +1,44 @@
+//! Databases of others: opened to be read, never written. Unaware of their tables.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// Bytes that are mapped at most: a scan of a large file would else count as memory.
+const MAPPED: i64 = 8 << 20;
+
+/// Whether a file begins as SQLite's do.
+pub(super) fn is_database(path: &Path) -> bool {
+    let mut magic = [0; 16];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && magic == *b"SQLite format 3\0"
+}
+
+/// Opens a database. Nothing is written, and nothing is locked where nobody else can be writing: where neither -wal nor -journal lies
+/// beside it.
+pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    let beside = |ending: &str| {
+        let mut name = OsString::from(path);
+        name.push(ending);
+        std::fs::symlink_metadata(name).is_ok()
+    };
+    let quiet = !beside("-wal") && !beside("-journal");
+    let encoded: String = path
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .map(|byte| match byte {
+            b'/' | b'-' | b'_' | b'.' => char::from(*byte).to_string(),
+            byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect();
+    let uri = format!("file:{encoded}?{}", if quiet { "immutable=1" } else { "mode=ro" });
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(uri, flags)?;
+    db.pragma_update(None, "mmap_size", MAPPED)?;
+    Ok(db)
+}

@@ -27,15 +27,24 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 STATE = {"flow": ["out", "cache"], "ninja": ["out", ".ninja_log", ".ninja_deps"], "make": ["out"]}
 
 
+# a process inherits the peak memory of the one that started it: this one is small
+RUNNER = """
+import os, sys, time
+begun = time.monotonic()
+pid = os.posix_spawnp("sh", ["sh", "-c", sys.argv[1], "sh", sys.argv[2]], os.environ)
+_, status, usage = os.wait4(pid, 0)
+print(status, usage.ru_utime + usage.ru_stime, time.monotonic() - begun, usage.ru_maxrss / 1024)
+"""
+
+
 def once(command, cwd):
-    """(CPU seconds, wall seconds, peak MiB) of one run with its children."""
-    begun = time.monotonic()
+    """(CPU seconds, wall seconds, peak MiB) of one run with its children; the peak is at least that of a small Python, about 9 MiB."""
     text = f'cd "$1" && exec {command} >/dev/null 2>&1'
-    pid = os.posix_spawnp("sh", ["sh", "-c", text, "sh", cwd], os.environ)
-    _, status, usage = os.wait4(pid, 0)
-    if status:
+    run = [sys.executable, "-S", "-E", "-c", RUNNER, text, cwd]
+    status, *figures = subprocess.run(run, check=True, capture_output=True, text=True).stdout.split()
+    if status != "0":
         sys.exit(f"{command}: status {status}")
-    return usage.ru_utime + usage.ru_stime, time.monotonic() - begun, usage.ru_maxrss / 1024
+    return tuple(map(float, figures))
 
 
 def clear(tool, tree, directories=64):

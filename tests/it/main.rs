@@ -42,4 +42,5 @@ mod store;
 mod strict;
 mod trace;
 mod upgrade;
+mod vendor;
 mod watch;

@@ -55,7 +55,7 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
 
     let run = w.run_file("workflows/full.json", &[]).ok();
     assert_eq!(run.json()["outcome"], "ok");
-    assert_eq!(run.json()["counts"]["ran"], 88);
+    assert_eq!(run.json()["counts"]["ran"], 98);
     for output in [
         "inferencemax/inference_max_interactivity.csv",
         "inferencemax/inference_max_e2e.csv",
@@ -71,6 +71,9 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
         "evalscope/summary_raw.csv",
         "evalscope/summary_stats.json",
         "evalscope/summary_problems.json",
+        "aisbench/merged.csv",
+        "aisbench/merge_report.json",
+        "vendor/report.txt",
     ] {
         assert!(w.has(&format!("out/{output}")), "{output}");
     }
@@ -82,11 +85,15 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
     w.run_file("workflows/full.json", &[]).ok().all_fresh();
 
     // each by itself makes the same
-    for file in ["workflows/inferencemax.json", "workflows/inferencemax-api.json", "workflows/evalscope.json"]
-    {
-        let name = file.trim_start_matches("workflows/").trim_end_matches(".json");
+    for (file, name) in [
+        ("inferencemax", "inferencemax"),
+        ("inferencemax-api", "inferencemax-api"),
+        ("evalscope", "evalscope"),
+        ("aisbench-merge", "aisbench"),
+        ("vendor-eval", "vendor"),
+    ] {
         let before = w.tree(&format!("out/{name}"));
-        w.run_file(file, &[]).ok();
+        w.run_file(&format!("workflows/{file}.json"), &[]).ok();
         assert!(w.tree(&format!("out/{name}")) == before, "{name}");
     }
     w.run_file("workflows/full.json", &[]).ok().all_fresh();
@@ -122,8 +129,11 @@ fn every_stage_of_the_contract_is_listed_and_described() {
     let list = w.flow(&["stages"]).ok().stdout;
     let page = fs::read_to_string(repository().join("docs/reference/stages.md")).unwrap();
     let contract = [
+        "aisbench.import",
         "archive.prune",
         "archive.version",
+        "bench.merge",
+        "bench.report",
         "csv.join",
         "eval.mfu",
         "eval.rouge",
@@ -138,6 +148,7 @@ fn every_stage_of_the_contract_is_listed_and_described() {
         "inferencemax.enrich",
         "inferencemax.tables",
         "inferencemax.verify",
+        "metrics.compute",
         "inferencemax.wrap",
         "report.markdown",
         "sim.http",

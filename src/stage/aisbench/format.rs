@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn numbers_are_rounded_before_and_after_they_become_milliseconds() {
         assert_eq!(milliseconds(0.065_051), "65.1 ms");
-        assert_eq!(milliseconds(1.2_741), "1274.1 ms");
+        assert_eq!(milliseconds(1.274_1), "1274.1 ms");
         assert_eq!(milliseconds(1.0), "1000.0 ms");
         assert_eq!(rate(405.781_031, "token/s"), "405.781 token/s");
         assert_eq!(python_float(rounded(166.666_666)), "166.6667");

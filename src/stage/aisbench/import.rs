@@ -26,8 +26,11 @@ const CLOCK: &str = "clock.json";
 
 /// What `with` holds.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Params {}
+#[serde(deny_unknown_fields, default)]
+struct Params {
+    /// Where the directory lies, for messages and the report: what an input is called is no part of it. Default: its name.
+    dir: Option<String>,
+}
 
 /// A line of a details file.
 #[derive(Debug, Deserialize)]
@@ -94,8 +97,9 @@ impl Stage for Import {
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
-        let input = ctx.input("pod")?.clone();
-        let dir = Directory::of(&input)?;
+        let params: Params = ctx.params()?;
+        let input = ctx.input("pod")?;
+        let dir = Directory::of(input, params.dir.as_deref().unwrap_or(&input.name))?;
         let mut databases = Databases { dir: &dir, points: HashMap::new() };
         let mut rows = Vec::new();
         for file in dir.files(DETAILS)? {
@@ -106,7 +110,7 @@ impl Stage for Import {
             }
         }
         if rows.is_empty() {
-            return Err(StageError::new(format!("{}: no requests", input.name)));
+            return Err(StageError::new(format!("{}: no requests", dir.shown)));
         }
         let key = |row: &Row| (row.data_abbr.clone(), row.id.as_i64(), row.uuid.clone());
         rows.sort_by_cached_key(key);
@@ -117,7 +121,7 @@ impl Stage for Import {
         }
         let pod = Pod {
             name: dir.name.clone(),
-            dir: input.name.trim_end_matches('/').to_owned(),
+            dir: dir.shown.clone(),
             requests: rows.len(),
             failed: rows.iter().filter(|row| !row.success).count(),
             max_concurrency: dir.max_concurrency()?,
@@ -181,8 +185,8 @@ struct Directory {
 }
 
 impl Directory {
-    fn of(input: &InputFile) -> Result<Self, StageError> {
-        let shown = input.name.trim_end_matches('/').to_owned();
+    fn of(input: &InputFile, shown: &str) -> Result<Self, StageError> {
+        let shown = shown.trim_end_matches('/').to_owned();
         let name = shown.rsplit('/').next().unwrap_or(&shown).to_owned();
         if name == MERGED {
             return Err(StageError::new(format!("{shown}: this is what a merge wrote, not a pod"))

@@ -147,6 +147,8 @@ impl Stage for Merge {
         let path = ctx.output("requests")?;
         let failed = |e: std::io::Error| StageError::io("write", path, e);
         let mut out = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
+        // the order in which a tool wrote them is of no matter to what comes after
+        rows.iter_mut().flatten().for_each(|row| row.place = None);
         rows.iter().flatten().try_for_each(|row| write_line(&mut out, row, "requests"))?;
         out.flush().map_err(failed)?;
         ctx.write_json("report", &report)?;

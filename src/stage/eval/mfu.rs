@@ -86,7 +86,7 @@ impl Stage for Mfu {
                 (peak_tflops x 10^12 x gpus): 2 operations per parameter and token, without the attention term (Chowdhery et al., PaLM, 2022,\n\
                 appendix B, adds it). More than 1 is impossible and refused; less than 0.001 is warned of, as a unit is probably wrong.",
         )
-        .optional_input("measured", "JSON object: parameters that 'with' leaves out, by the same names; others are passed over")
+        .input_list("measured", "JSON objects: parameters that 'with' leaves out, by the same names; others are passed over; may be left out")
         .output("summary", "JSON: {\"tps\", \"throughput\", \"time\", \"mfu\", \"formula\", \"inputs\"}")
     }
 
@@ -102,33 +102,17 @@ impl Stage for Mfu {
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
         let params: Params = ctx.params()?;
-        let mut measured: Option<(String, Value)> = None;
-        if let [file] = ctx.files("measured") {
+        let mut measured: Vec<(String, Value)> = Vec::new();
+        for file in ctx.files("measured") {
             let value: Value = serde_json::from_slice(&file.read()?)
                 .map_err(|e| StageError::new(format!("{}:{}: {e}", file.name, e.line())))?;
-            measured = Some((file.name.clone(), value));
+            measured.push((file.name.clone(), value));
         }
         let mut values = [0.0; 7];
         for ((name, given), slot) in NAMES.iter().zip(params.members()).zip(&mut values) {
-            *slot = match (given, &measured) {
-                (Some(value), _) => value,
-                (None, None) => {
-                    return Err(StageError::new(format!("parameter {name}: missing"))
-                        .hint("give it in 'with', or an input 'measured' that holds it"));
-                }
-                (None, Some((file, measured))) => {
-                    let value = measured[*name].as_f64().ok_or_else(|| {
-                        StageError::new(format!(
-                            "{file}: member '{name}': expected a number, found {}",
-                            measured[*name]
-                        ))
-                        .hint("give it in 'with', or let the file hold it")
-                    })?;
-                    if let Some(message) = fault(name, value) {
-                        return Err(StageError::new(format!("{file}: member '{name}': {message}")));
-                    }
-                    value
-                }
+            *slot = match given {
+                Some(value) => value,
+                None => member(name, &measured)?,
             };
         }
         let [parameters, prompt_tokens, new_tokens, duration, ttft, peak_tflops, gpus] = values;
@@ -154,6 +138,33 @@ impl Stage for Mfu {
         )?;
         Ok(Done::Made)
     }
+}
+
+/// What the files say of a parameter. All that have it have to agree.
+fn member(name: &str, measured: &[(String, Value)]) -> Result<f64, StageError> {
+    let mut found: Option<(&str, f64)> = None;
+    for (file, values) in measured {
+        let Some(value) = values.get(name).filter(|value| !value.is_null()) else { continue };
+        let wrong = |what: String| StageError::new(format!("{file}: member '{name}': {what}"));
+        let number = value.as_f64().ok_or_else(|| wrong(format!("expected a number, found {value}")))?;
+        if let Some(message) = fault(name, number) {
+            return Err(wrong(message));
+        }
+        match found {
+            Some((first, other)) if other != number => {
+                return Err(wrong(format!("{number}, and {first} says {other}"))
+                    .hint("give it in 'with', or in one file only"));
+            }
+            Some(_) => {}
+            None => found = Some((file, number)),
+        }
+    }
+    let files: Vec<&str> = measured.iter().map(|(file, _)| file.as_str()).collect();
+    let place = if files.is_empty() { String::new() } else { format!(", and not in {}", files.join(", ")) };
+    found.map(|(_, number)| number).ok_or_else(|| {
+        StageError::new(format!("parameter {name}: missing{place}"))
+            .hint("give it in 'with', or an input 'measured' that holds it")
+    })
 }
 
 #[cfg(test)]
@@ -206,5 +217,22 @@ mod tests {
         assert!(Mfu.check(&json!({"duration": 0})).is_err());
         let Err(error) = Bench::new(&Mfu, json!({})).run(&["summary"]).result else { panic!() };
         assert_eq!(error.message, "parameter parameters: missing");
+        let files = |a: &str, b: &str| {
+            let mut with = vector();
+            with.as_object_mut().unwrap().retain(|name, _| name != "gpus");
+            Bench::new(&Mfu, with)
+                .file("measured", "a.json", a)
+                .file("measured", "b.json", b)
+                .run(&["summary"])
+        };
+        assert_eq!(files("{\"gpus\": 8}", "{\"gpus\": 8.0}").ok().json("summary")["inputs"], vector());
+        for (a, b, expected) in [
+            ("{\"gpus\": 8}", "{\"gpus\": 4}", "b.json: member 'gpus': 4, and a.json says 8"),
+            ("{}", "{\"gpus\": null}", "parameter gpus: missing, and not in a.json, b.json"),
+            ("{}", "{\"gpus\": \"8\"}", "b.json: member 'gpus': expected a number, found \"8\""),
+            ("{\"gpus\": 0}", "{}", "a.json: member 'gpus': expected more than 0, found 0"),
+        ] {
+            assert_eq!(files(a, b).result.unwrap_err().message, expected);
+        }
     }
 }

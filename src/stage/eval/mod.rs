@@ -1,13 +1,14 @@
 //! Scores of what models answered, and of how well machines were used.
 
 mod mfu;
+mod pairs;
 mod rouge;
-mod summaries;
 
 use crate::api::Catalog;
 
 /// Adds this domain's stages.
 pub fn register(catalog: &mut Catalog) {
-    catalog.add(summaries::Rouge);
+    catalog.add(rouge::Rouge);
+    catalog.add(pairs::Pairs);
     catalog.add(mfu::Mfu);
 }

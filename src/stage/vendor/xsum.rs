@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
+use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 use crate::base::suggest;
 use crate::stage::table::jsonl;
 
@@ -19,8 +19,8 @@ pub(super) struct Read;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// How many rows are looked at, from the first; rows that are skipped count.
-    task_nums: u64,
+    /// How many rows are looked at, from the first; rows that are skipped count. Default: that of the input `task`.
+    task_nums: Option<u64>,
     /// The column of the documents.
     #[serde(default = "dialogue")]
     column: String,
@@ -61,13 +61,14 @@ impl Stage for Read {
                 number of the row, from 0. The rest of the file is not read.",
         )
         .input("csv", "CSV with a header")
+        .optional_input("task", "JSON: {\"task_nums\"}, an output of vendor.config")
         .output("rows", "JSONL: {\"id\", \"document\", \"summary\"}")
         .optional_output("counts", "JSON: {\"asked\", \"rows\", \"taken\", \"skipped\": {reason: n}}")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
         let params: Params = parse_params(with)?;
-        if params.task_nums == 0 {
+        if params.task_nums == Some(0) {
             return Err(ParamFault { path: "task_nums".into(), message: "expected at least 1".into() });
         }
         Ok(())
@@ -75,6 +76,10 @@ impl Stage for Read {
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
         let params: Params = ctx.params()?;
+        let task_nums = match params.task_nums {
+            Some(given) => given,
+            None => of_task(ctx.files("task"))?,
+        };
         let file = ctx.input("csv")?;
         let opened = File::open(&file.path).map_err(|e| StageError::io("read", Path::new(&file.name), e))?;
         let mut reader = ::csv::ReaderBuilder::new().buffer_capacity(1 << 16).from_reader(opened);
@@ -101,7 +106,7 @@ impl Stage for Read {
         let mut skipped: BTreeMap<&str, u64> = BTreeMap::new();
         let (mut rows, mut taken) = (0_u64, 0_u64);
         let mut lines = Vec::new();
-        for record in reader.records().take(params.task_nums as usize) {
+        for record in reader.records().take(task_nums as usize) {
             let record = record.map_err(|e| failed(&e))?;
             let id = id.map_or_else(|| json!(rows), |id| json!(&record[id]));
             rows += 1;
@@ -116,18 +121,30 @@ impl Stage for Read {
             let line = json!({"id": id, "document": &record[document], "summary": &record[summary]});
             jsonl::write_line(&mut lines, &line, "rows")?;
         }
-        let counts = json!({"asked": params.task_nums, "rows": rows, "taken": taken, "skipped": skipped});
-        let short = if rows < params.task_nums {
-            format!(" ({} asked for)", params.task_nums)
-        } else {
-            String::new()
-        };
+        let counts = json!({"asked": task_nums, "rows": rows, "taken": taken, "skipped": skipped});
+        let short = if rows < task_nums { format!(" ({task_nums} asked for)") } else { String::new() };
         let message = format!("{rows} rows{short}: {taken} taken, {} skipped", rows - taken);
         ctx.write("rows", &lines)?;
         ctx.write_json("counts", &counts)?;
         ctx.log(message);
         Ok(Done::Made)
     }
+}
+
+/// The number of rows that the task's file names.
+fn of_task(files: &[InputFile]) -> Result<u64, StageError> {
+    let [file] = files else {
+        return Err(StageError::new("parameter task_nums: missing")
+            .hint("give it in 'with', or an input 'task' that holds it"));
+    };
+    let task: Value = serde_json::from_slice(&file.read()?)
+        .map_err(|e| StageError::new(format!("{}:{}: {e}", file.name, e.line())))?;
+    task["task_nums"].as_u64().filter(|count| *count > 0).ok_or_else(|| {
+        StageError::new(format!(
+            "{}: member 'task_nums': expected a number above 0, found {}",
+            file.name, task["task_nums"]
+        ))
+    })
 }
 
 #[cfg(test)]

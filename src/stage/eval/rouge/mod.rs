@@ -3,10 +3,13 @@
 //! C.-Y. Lin, "ROUGE: a package for automatic evaluation of summaries", 2004. The two packages tokenize, count and round differently;
 //! both are followed bit for bit.
 
-pub(super) mod google;
+mod google;
 mod lcs;
-pub(super) mod pltrdy;
+mod pltrdy;
 mod porter;
+mod stage;
+
+pub(super) use stage::Rouge;
 
 /// Precision, recall and F of one score.
 pub(super) type Score = [f64; 3];

@@ -6,12 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::rouge::{google, pltrdy};
+use super::{google, pltrdy};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 use crate::stage::table::jsonl::{self, JsonLines};
 
 /// The stage.
-pub(super) struct Rouge;
+pub(in crate::stage::eval) struct Rouge;
 
 /// What `with` holds.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -316,6 +316,8 @@ fn what_is_damaged_is_named() {
 #[test]
 fn what_a_merge_wrote_is_no_pod_and_nothing_is_no_report() {
     let w = Workspace::shipped();
+    let failed = run(&w, &[], &[]).exits(1);
+    assert!(failed.stderr.contains("no pods: there is nothing to merge"), "{}", failed.stderr);
     let pods = copied(&w, "x");
     let merged = w.path("trees/x/merge_results");
     copy(&pods[0], &merged);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::stable::{Stable, StableRule, stable};
 use crate::stage::metrics::row::Row;
 use crate::stage::metrics::rules::{Rules, Timing};
-use crate::stage::metrics::spread::Spread;
+use crate::stage::metrics::spread::{Spread, sum};
 
 /// The numbers of a whole run. Times in seconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -137,7 +137,7 @@ impl Exact {
 
 impl Stage {
     fn of(timings: &[&Timing], total: usize, duration: f64, max: u64, capped: bool) -> Self {
-        let sum = |of: &dyn Fn(&Timing) -> f64| timings.iter().map(|t| of(t)).sum::<f64>();
+        let sum = |of: &dyn Fn(&Timing) -> f64| sum(timings.iter().map(|t| of(t)));
         let (input, output) = (
             timings.iter().filter_map(|t| t.input).sum::<u64>(),
             timings.iter().filter_map(|t| t.output).sum::<u64>(),

@@ -117,6 +117,10 @@ impl Stage for Merge {
                 described.len()
             )));
         }
+        if files.is_empty() {
+            return Err(StageError::new("no pods: there is nothing to merge")
+                .hint("do the patterns of 'performances' match directories that hold *_details.jsonl?"));
+        }
         let pods = described.iter().map(read_pod).collect::<Result<Vec<Pod>, _>>()?;
         let mut rows = files.iter().map(row::read).collect::<Result<Vec<Vec<Row>>, _>>()?;
         let duplicates = without_duplicates(&mut rows);

@@ -21,6 +21,13 @@ pub struct Spread {
     pub percentiles: Vec<(f64, f64)>,
 }
 
+/// The sum of some values, taken in ascending order: the same however they were split and put together.
+pub fn sum(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values.iter().sum()
+}
+
 impl Spread {
     /// Of values without NaN; `None` of none. The order of the values is of no matter: sums are taken in ascending order.
     pub fn of(mut values: Vec<f64>, percents: &[f64], rule: Rule) -> Option<Self> {

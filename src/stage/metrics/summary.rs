@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::row::{Kind, Row};
 use super::rules::{Rules, Timing};
 use super::slo::Slo;
-use super::spread::Spread;
+use super::spread::{Spread, sum};
 use crate::stage::table::percentile;
 
 /// Part of a run: seconds after the first request was sent.
@@ -141,7 +141,7 @@ fn throughput(timings: &[Timing], duration: Option<f64>) -> Value {
         "input_tokens_per_second": per_second(input as f64),
         "output_tokens_per_second": per_second(output as f64),
         "total_tokens_per_second": per_second((input + output) as f64),
-        "concurrency": per_second(timings.iter().map(|t| t.e2el).sum()),
+        "concurrency": per_second(sum(timings.iter().map(|t| t.e2el))),
     })
 }
 
@@ -158,4 +158,61 @@ fn goodput(timings: &[Timing], slo: Slo, total: usize, duration: Option<f64>) ->
         "share": (total > 0).then(|| good as f64 / total as f64),
         "requests_per_second": duration.filter(|d| *d > 0.0).map(|duration| good as f64 / duration),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stage::metrics::row::Event;
+
+    fn rows() -> impl Strategy<Value = Vec<Row>> {
+        let kinds =
+            prop::sample::select(vec![Kind::Role, Kind::Reasoning, Kind::Content, Kind::Usage, Kind::Done]);
+        let event = (0.0..0.1f64, prop::option::of(1..4u64), kinds);
+        let row = (
+            0.0..10.0f64,
+            prop::collection::vec(event, 0..8),
+            prop::option::of(0..50u64),
+            prop::bool::weighted(0.9),
+        );
+        let row = row.prop_map(|(send, gaps, output_tokens, success)| {
+            let mut at = send;
+            let events = gaps.into_iter().map(|(gap, tokens, kind)| {
+                at += gap;
+                Event(at, tokens, kind)
+            });
+            Row {
+                id: Value::Null,
+                send: Some(send),
+                end: None,
+                events: events.collect(),
+                input_tokens: Some(3),
+                output_tokens,
+                success,
+                error: None,
+                pod: None,
+                data_abbr: None,
+                uuid: None,
+                place: None,
+            }
+        });
+        prop::collection::vec(row, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn parts_put_together_in_any_order_are_the_whole((whole, shuffled) in rows().prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle()))) {
+            for rules in [Rules::Flow, Rules::Aisbench, Rules::Vllm, Rules::EvalscopeOld, Rules::EvalscopeNew] {
+                let slo = Slo { ttft: Some(0.05), tpot: Some(0.04), e2el: None };
+                let asked = Asked { rules, percents: rules.percents().to_vec(), rule: rules.percentile_rule(), slo: Some(slo), window: None };
+                let found = summarize(&whole, &asked).unwrap();
+                prop_assert_eq!(&summarize(&shuffled, &asked).unwrap(), &found);
+                let count = |name: &str| found["counts"][name].as_u64().unwrap();
+                prop_assert_eq!(count("total"), count("success") + count("failed") + count("outside_window"));
+                prop_assert_eq!(count("failed"), found["counts"]["failures"].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>());
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The stage trait, its errors, and the catalog through which the engine sees stages.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -114,17 +114,25 @@ pub struct SimulatorInfo {
     pub check: fn(&Value) -> Result<(), ParamFault>,
 }
 
+/// A stage and, once it was asked for, its signature: making the schema of the parameters takes longer than most of a node's expansion.
+#[derive(Clone)]
+struct Known {
+    stage: Arc<dyn Stage>,
+    signature: Arc<OnceLock<Signature>>,
+}
+
 /// All stages and simulators by name.
 #[derive(Clone, Default)]
 pub struct Catalog {
-    stages: BTreeMap<&'static str, Arc<dyn Stage>>,
+    stages: BTreeMap<&'static str, Known>,
     simulators: BTreeMap<&'static str, SimulatorInfo>,
 }
 
 impl Catalog {
     /// Adds a stage; a later one of the same name replaces the earlier.
     pub fn add(&mut self, stage: impl Stage + 'static) {
-        self.stages.insert(stage.name(), Arc::new(stage));
+        let known = |stage| Known { stage, signature: Arc::default() };
+        self.stages.insert(stage.name(), known(Arc::new(stage)));
     }
 
     /// Adds a simulator.
@@ -134,7 +142,12 @@ impl Catalog {
 
     /// The stage of this name.
     pub fn stage(&self, name: &str) -> Option<&Arc<dyn Stage>> {
-        self.stages.get(name)
+        self.stages.get(name).map(|known| &known.stage)
+    }
+
+    /// The signature of the stage of this name.
+    pub fn signature(&self, name: &str) -> Option<&Signature> {
+        self.stages.get(name).map(|known| known.signature.get_or_init(|| known.stage.signature()))
     }
 
     /// The simulator of this name.
@@ -144,7 +157,7 @@ impl Catalog {
 
     /// All stages in name order.
     pub fn stages(&self) -> impl Iterator<Item = &Arc<dyn Stage>> {
-        self.stages.values()
+        self.stages.values().map(|known| &known.stage)
     }
 
     /// All simulators in name order.

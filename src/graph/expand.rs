@@ -274,7 +274,7 @@ impl Expander<'_> {
         }
 
         let signature = match &action {
-            NodeAction::Stage { name, .. } => self.catalog.stage(name).map(|stage| stage.signature()),
+            NodeAction::Stage { name, .. } => self.catalog.signature(name),
             _ => None,
         };
         let policy = match &step.policy {
@@ -317,7 +317,7 @@ impl Expander<'_> {
             tools: step.tools.clone(),
             services: services.into_iter().collect(),
             resources: step.resources.clone(),
-            retry: step.retry.clone().or_else(|| signature.and_then(|s| s.retry)),
+            retry: step.retry.clone().or_else(|| signature.and_then(|s| s.retry.clone())),
             timeout: step.timeout,
             policy,
             allow_failure: step.allow_failure,

@@ -335,8 +335,8 @@ impl Linker<'_> {
             );
         }
         let NodeAction::Stage { name, .. } = &node.action else { return };
-        let Some(stage) = self.request.catalog.stage(name) else { return };
-        for port in stage.signature().inputs {
+        let Some(signature) = self.request.catalog.signature(name) else { return };
+        for port in &signature.inputs {
             if port.arity == Arity::Many {
                 continue;
             }

@@ -39,7 +39,8 @@ impl Expander<'_> {
                     self.fault(place, message, Some(hint));
                     return None;
                 }
-                let cpu = found.signature().work == Work::Cpu;
+                let cpu =
+                    self.catalog.signature(&stage.value).is_some_and(|signature| signature.work == Work::Cpu);
                 Some(NodeAction::Stage {
                     name: stage.value.clone(),
                     version: found.version(),

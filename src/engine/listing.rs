@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::certificate::{self, Asked};
@@ -17,8 +18,8 @@ pub(super) struct Disk {
     /// Paths that an earlier run published for a step of one of this graph's files.
     published: HashSet<String>,
     asked: RefCell<Asked>,
-    /// Entries whose names are not UTF-8.
-    odd: RefCell<Vec<String>>,
+    /// What keeps a pattern from knowing its files, with a hint.
+    odd: RefCell<Vec<(String, &'static str)>>,
 }
 
 impl Disk {
@@ -27,11 +28,10 @@ impl Disk {
         Self { root: root.to_owned(), cache, published, asked: RefCell::default(), odd: RefCell::default() }
     }
 
-    /// Everything that was asked of it. An error if a directory that a pattern listed has a name that cannot be recorded.
+    /// Everything that was asked of it. An error if a directory that a pattern listed cannot be read, or has a name that cannot be recorded.
     pub(super) fn into_asked(self) -> Result<Asked> {
-        if let Some(name) = self.odd.into_inner().first() {
-            return Err(Error::environment(format!("a pattern lists {name}, whose name is not UTF-8"))
-                .hint("rename it, or let the pattern begin in another directory"));
+        if let Some((what, hint)) = self.odd.into_inner().first() {
+            return Err(Error::environment(format!("a pattern lists {what}")).hint(*hint));
         }
         Ok(self.asked.into_inner())
     }
@@ -46,14 +46,28 @@ impl Listing for Disk {
         // the stat comes first: what changes while the directory is read makes it differ later
         let stat = Stat::following(&self.absolute(dir)).ok();
         self.asked.borrow_mut().dirs.insert(dir.to_owned(), stat);
-        let Ok(entries) = std::fs::read_dir(self.absolute(dir)) else { return Vec::new() };
+        let entries = match std::fs::read_dir(self.absolute(dir)) {
+            Ok(entries) => entries,
+            Err(e) => {
+                if e.kind() == ErrorKind::PermissionDenied {
+                    self.odd.borrow_mut().push((
+                        format!("{dir}, which cannot be read: permission denied"),
+                        "give the right to read it, or let the pattern begin in another directory",
+                    ));
+                }
+                return Vec::new();
+            }
+        };
         entries
             .flatten()
             .filter_map(|entry| {
                 let name = match entry.file_name().into_string() {
                     Ok(name) => name,
                     Err(name) => {
-                        self.odd.borrow_mut().push(format!("{dir}/{}", name.display()));
+                        self.odd.borrow_mut().push((
+                            format!("{dir}/{}, whose name is not UTF-8", name.display()),
+                            "rename it, or let the pattern begin in another directory",
+                        ));
                         return None;
                     }
                 };

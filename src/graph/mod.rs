@@ -8,6 +8,7 @@ pub mod draw;
 mod eval;
 mod expand;
 mod link;
+mod matcher;
 mod matrix;
 mod node;
 mod node_set;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use globset::{GlobBuilder, GlobMatcher};
+use super::matcher::Matcher;
 
 /// One entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub struct Pattern {
     /// Ends in `/`: directories only.
     pub dirs: bool,
     tokens: Vec<Token>,
-    matcher: Option<GlobMatcher>,
+    matcher: Option<Matcher>,
 }
 
 /// A unit of a pattern, for [`can_meet`].
@@ -121,13 +121,9 @@ impl Pattern {
             return Ok(Self { text: plain, literal: Some(path), dirs, tokens, matcher: None });
         }
         let glob = normal(&glob);
-        let matcher = GlobBuilder::new(&glob)
-            .literal_separator(true)
-            .backslash_escape(true)
-            .build()
-            .map_err(|e| e.kind().to_string())?
-            .compile_matcher();
-        Ok(Self { text: plain, literal: None, dirs, tokens: tokens(&glob), matcher: Some(matcher) })
+        let tokens = tokens(&glob);
+        let matcher = Some(Matcher::new(glob)?);
+        Ok(Self { text: plain, literal: None, dirs, tokens, matcher })
     }
 
     /// A pattern that covers every text the pieces could become; for [`Pattern::can_meet`] only.
@@ -171,7 +167,7 @@ impl Pattern {
     pub fn matches(&self, path: &str) -> bool {
         match (&self.literal, &self.matcher) {
             (Some(literal), _) => literal == path,
-            (None, Some(matcher)) => matcher.is_match(path) && visible(&self.text, path),
+            (None, Some(matcher)) => matcher.matches(path) && visible(&self.text, path),
             (None, None) => false,
         }
     }
@@ -228,7 +224,7 @@ impl Pattern {
 
     /// Equal for patterns that match the same, and only for those.
     pub fn identity(&self) -> String {
-        let glob = self.matcher.as_ref().map_or("", |matcher| matcher.glob().glob());
+        let glob = self.matcher.as_ref().map_or("", Matcher::glob);
         format!("{}\0{glob}", self.text)
     }
 
@@ -307,18 +303,21 @@ fn tokens(glob: &str) -> Vec<Token> {
                 out.push(Token::AnyOne);
             }
             '{' => {
-                let mut depth = 1;
-                for c in chars.by_ref() {
+                let (mut depth, mut slash) = (1, false);
+                while let Some(c) = chars.next() {
                     match c {
                         '{' => depth += 1,
                         '}' => depth -= 1,
+                        '/' => slash = true,
+                        '*' if chars.peek() == Some(&'*') => slash = true,
                         _ => {}
                     }
                     if depth == 0 {
                         break;
                     }
                 }
-                out.push(Token::Anything);
+                // of one component unless it says otherwise: a walk need not go deeper
+                out.push(if slash { Token::Anything } else { Token::Star });
             }
             '\\' => out.extend(chars.next().map(Token::Char)),
             c => out.push(Token::Char(c)),

@@ -13,6 +13,8 @@ mod depfile;
 mod determinism;
 mod aisbench;
 mod evalscope;
+mod evalscope_broken;
+mod evalscope_slo;
 mod explain;
 mod faults;
 mod first_run;

@@ -1,4 +1,4 @@
-//! `evalscope.collect`: one run directory as a small record. Unaware of the other runs.
+//! `evalscope.collect`: the files of one run directory as a small record. Unaware of the other runs.
 
 use std::path::Path;
 
@@ -7,10 +7,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::database::{self, Slo, Unusable};
+use super::columns::{Cell, Columns};
+use super::database::{self, Unusable};
 use super::lenient::{self, Number};
+use super::options::{At, Slo};
 use super::record::{Problem, Reason, Record, Requests, Run};
-use super::{fields, percentiles};
+use super::tally::Tally;
+use super::{fields, gpu_samples, percentiles};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 
 /// The stage.
@@ -34,6 +37,8 @@ struct Params {
     dir: String,
     /// Limits in seconds: how many requests kept them is counted.
     slo: Option<Slo>,
+    /// Percentiles that are computed from the requests in the database, by one rule for all versions.
+    percentiles: Option<At>,
 }
 
 impl Params {
@@ -70,7 +75,7 @@ impl Stage for Collect {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -80,33 +85,26 @@ impl Stage for Collect {
                 Keys of all versions become the same columns in seconds. Bare NaN and Infinity are understood. A damaged\n\
                 summary, args or percentile file leaves the run out; a database that is missing or cannot be read gives GPU memory 0 and keeps it;\n\
                 both are listed as problems. Of the args only model, parallel, number, max_tokens and the length of the prompt are taken:\n\
-                keys and headers stay where they are. The database is opened read-only, and as immutable where no -wal or -journal lies beside it.",
+                keys and headers stay where they are. The database is opened read-only, and as immutable where no -wal or -journal lies beside it.\n\
+                \n\
+                Where the database holds no GPU memory above 0 and gpu_samples.csv lies in the directory (nvidia-smi --query-gpu=timestamp,memory.used\n\
+                --format=csv), avg, max and min of that are taken, in GiB.",
         )
-        .input("run", "the run directory")
+        .input_list("run", "the files of the run directory")
         .output("record", "JSON: columns, percentiles, counts of requests, problems")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
         let params: Params = parse_params(with)?;
-        let limits = params.slo.map_or([None; 3], |slo| [slo.ttft, slo.tpot, slo.e2el]);
-        if params.slo.is_some() && limits.iter().all(Option::is_none) {
-            return Err(ParamFault {
-                path: "slo".into(),
-                message: "expected at least one of ttft, tpot, e2el".into(),
-            });
-        }
-        if limits.iter().flatten().any(|limit| !(*limit > 0.0 && limit.is_finite())) {
-            return Err(ParamFault {
-                path: "slo".into(),
-                message: "a limit is a number of seconds above 0".into(),
-            });
-        }
-        Ok(())
+        params.slo.map_or(Ok(()), |slo| slo.check())?;
+        params.percentiles.map_or(Ok(()), |at| at.check())
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
         let params: Params = ctx.params()?;
-        let record = collect(&ctx.input("run")?.path, params.dir(), params.slo);
+        let tally = Tally::new(params.slo, params.percentiles.clone());
+        let files = Files(ctx.files("run").iter().map(|file| (file.file_name(), &*file.path)).collect());
+        let record = collect(&files, params.dir(), tally);
         if record.passed_over() {
             ctx.log(format!(
                 "passed over: {} is no place of a run (<config>/<YYYYMMDD_HHMMSS>/<model> or deeper)",
@@ -117,16 +115,29 @@ impl Stage for Collect {
             let what = if problem.kept { "warning" } else { "left out" };
             ctx.log(format!("{what}: {}/{}: {}", problem.dir, problem.file, json!(problem.reason)));
         }
-        ctx.write_json("record", &record)?;
+        let bytes =
+            serde_json::to_vec(&record).map_err(|e| StageError::new(format!("output 'record': {e}")))?;
+        ctx.write("record", &bytes)?;
         Ok(Done::Made)
     }
 }
 
-/// A JSON file of a run; `Err` says why it is none.
-fn json_file(path: &Path) -> Result<Value, Reason> {
-    match std::fs::read(path) {
-        Ok(bytes) => lenient::parse(&bytes).map_err(|_| Reason::InvalidJson),
-        Err(_) => Err(Reason::Missing),
+/// The files of a run by name.
+struct Files<'f>(Vec<(&'f str, &'f Path)>);
+
+impl Files<'_> {
+    fn path(&self, name: &str) -> Option<&Path> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, path)| *path)
+    }
+
+    fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.path(name)?).ok()
+    }
+
+    /// A JSON file; `Err` says why it is none.
+    fn json(&self, name: &str) -> Result<Value, Reason> {
+        let bytes = self.bytes(name).ok_or(Reason::Missing)?;
+        lenient::parse(&bytes).map_err(|_| Reason::InvalidJson)
     }
 }
 
@@ -138,7 +149,8 @@ fn object(value: Value) -> Result<Map<String, Value>, Reason> {
 }
 
 /// Reads a directory; what is wrong with it is in the record. One that is no place of a run is passed over.
-fn collect(path: &Path, dir: &str, slo: Option<Slo>) -> Record {
+fn collect(files: &Files, dir: &str, mut tally: Tally) -> Record {
+    let slo = tally.slo();
     let Some(place) = place(dir) else {
         return Record { dir: dir.to_owned(), problems: Vec::new(), run: None };
     };
@@ -146,9 +158,9 @@ fn collect(path: &Path, dir: &str, slo: Option<Slo>) -> Record {
     let mut problem = |file: &str, reason, kept| {
         problems.push(Problem { dir: dir.to_owned(), file: file.to_owned(), reason, kept });
     };
-    let summary = json_file(&path.join(SUMMARY)).and_then(object);
-    let args = json_file(&path.join(ARGS)).and_then(object);
-    let columns = match json_file(&path.join(PERCENTILE)) {
+    let summary = files.json(SUMMARY).and_then(object);
+    let args = files.json(ARGS).and_then(object);
+    let columns = match files.json(PERCENTILE) {
         Ok(value) => percentiles::columns(&value).ok_or(Reason::WrongType),
         Err(Reason::Missing) => {
             if summary.is_ok() && args.is_ok() {
@@ -179,7 +191,11 @@ fn collect(path: &Path, dir: &str, slo: Option<Slo>) -> Record {
             }
         };
     }
-    let scanned = database::scan(&path.join(DATABASE), slo);
+    let scanned = match files.path(DATABASE) {
+        Some(path) => database::scan(path, tally.depth(), |row| tally.add(row)),
+        None => Err(Unusable::Missing),
+    };
+    let tally = scanned.is_ok().then_some(tally);
     if let Err(unusable) = scanned {
         let reason = match unusable {
             Unusable::Missing => Reason::Missing,
@@ -188,8 +204,21 @@ fn collect(path: &Path, dir: &str, slo: Option<Slo>) -> Record {
         };
         problem(DATABASE, reason, true);
     }
+    // evalscope never measures below 0, and 0 is what a missing measurement gives
+    let of_rows = tally.as_ref().and_then(Tally::gpu).filter(|[_, highest, _]| *highest > 0.0);
+    let gpu = match (of_rows, files.bytes(gpu_samples::FILE)) {
+        (Some(found), _) => found,
+        (None, None) => [0.0; 3],
+        (None, Some(bytes)) => gpu_samples::read(&bytes)
+            .unwrap_or_else(|_| {
+                problem(gpu_samples::FILE, Reason::WrongType, true);
+                None
+            })
+            .unwrap_or_default(),
+    };
     let requests = values["requests"].as_f64();
-    let succeeded = fields::succeeded(&summary).is_none_or(|count| count > 0 || requests == 0.0);
+    let good = fields::succeeded(&summary);
+    let succeeded = good.is_none_or(|count| count > 0 || requests == 0.0);
     if !succeeded {
         problem(SUMMARY, Reason::NoSuccess, true);
     }
@@ -200,32 +229,39 @@ fn collect(path: &Path, dir: &str, slo: Option<Slo>) -> Record {
         Some(Value::String(_)) => "short",
         Some(_) => "unknown",
     };
-    let of_args = |name: &str| args.get(name).filter(|value| value.is_number() || value.is_null()).cloned();
-    let mut row: IndexMap<String, Value> = [
-        ("timestamp", json!(place.timestamp)),
-        ("config", json!(place.config)),
-        ("model", json!(model)),
-        ("parallel", of_args("parallel").unwrap_or(json!(0))),
-        ("prompt_length", json!(prompt_length)),
-        ("max_tokens", of_args("max_tokens").unwrap_or(json!(0))),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect();
-    row.extend(values.iter().map(|(name, number)| ((*name).to_owned(), number.json())));
-    // evalscope never measures below 0, and 0 is what a missing measurement gives
-    let gpu = scanned.ok().and_then(|found| found.gpu).unwrap_or_default();
+    let of_args = |name: &str| match args.get(name) {
+        None => Some(Cell::Int(0)),
+        Some(Value::Null) => Some(Cell::Null),
+        Some(value) => value.is_number().then(|| Number::of(value).map(Number::cell)).flatten(),
+    };
+    let mut row = Columns::default();
+    row.insert("timestamp", place.timestamp);
+    row.insert("config", &*place.config);
+    row.insert("model", model);
+    row.insert("parallel", of_args("parallel").unwrap_or(Cell::Int(0)));
+    row.insert("prompt_length", prompt_length);
+    row.insert("max_tokens", of_args("max_tokens").unwrap_or(Cell::Int(0)));
+    values.iter().for_each(|(name, number)| row.insert(name, number.cell()));
     for (name, value) in ["avg_gpu_memory", "max_gpu_memory", "min_gpu_memory"].iter().zip(gpu) {
-        let value = if value == 0.0 { Number::Int(0) } else { Number::Float(value) };
-        row.insert((*name).to_owned(), value.json());
+        row.insert(name, if value == 0.0 { Cell::Int(0) } else { value.into() });
     }
+    let mut percentiles = Columns::default();
+    columns.iter().for_each(|(name, number)| percentiles.insert(name, number.cell()));
+    let of_summary = good.map(|good| Requests {
+        requests: requests.max(0.0) as u64,
+        succeeded: good.max(0) as u64,
+        conforming: None,
+    });
+    let counts = tally.as_ref().map(Tally::counts).or(of_summary);
     let run = Run {
         family: fields::family(&summary).to_owned(),
-        number: of_args("number").unwrap_or(Value::Null),
+        number: args.get("number").and(of_args("number")).unwrap_or_default(),
         row,
-        percentiles: columns.into_iter().map(|(name, number)| (name, number.json())).collect(),
+        percentiles,
         succeeded,
-        requests: scanned.ok().map(|found| Requests::new(&found, slo.is_some())),
+        requests: counts,
+        slo,
+        recomputed: tally.and_then(Tally::recomputed),
     };
     Record { dir: dir.to_owned(), problems, run: Some(run) }
 }

@@ -1,12 +1,10 @@
-//! `benchmark_data.db`: what the requests of a run took. Opened for reading only; unaware of the tables made of it.
+//! `benchmark_data.db`: the requests of a run, row by row. Opened for reading only; unaware of what is made of them.
 
 use std::ffi::OsString;
 use std::path::Path;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
-use serde::Deserialize;
-
-use schemars::JsonSchema;
 
 /// Bytes that are mapped at most: a scan of a large file would else count as memory.
 const MAPPED: i64 = 8 << 20;
@@ -19,49 +17,51 @@ pub(super) enum Unusable {
     NoTable,
 }
 
-/// Limits in seconds; a request has to keep all that are given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Slo {
-    /// Time to first token.
-    pub(super) ttft: Option<f64>,
-    /// Time per output token after the first.
-    pub(super) tpot: Option<f64>,
-    /// End-to-end latency.
-    pub(super) e2el: Option<f64>,
+/// What is read of each row; the rest costs time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(super) enum Depth {
+    /// Success and GPU memory.
+    Counts,
+    /// Times of the request, too.
+    Times,
+    /// Tokens and the time of each, too.
+    Tokens,
 }
 
-/// What one scan finds.
+/// One request; times in seconds. What was not read or is NULL is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Found {
-    /// Mean, highest and lowest GPU memory of the rows that have it.
-    pub(super) gpu: Option<[f64; 3]>,
-    /// Rows.
-    pub(super) requests: u64,
-    /// Rows that succeeded.
-    pub(super) succeeded: u64,
-    /// Rows that succeeded and kept all limits.
-    pub(super) conforming: u64,
+pub(super) struct Row<'r> {
+    pub(super) success: bool,
+    /// GPU memory of the client's process in GiB, all devices together.
+    pub(super) gpu: Option<f64>,
+    pub(super) ttft: Option<f64>,
+    pub(super) tpot: Option<f64>,
+    pub(super) latency: Option<f64>,
+    pub(super) input: Option<f64>,
+    pub(super) output: Option<f64>,
+    pub(super) tokens: Option<Tokens<'r>>,
 }
 
-/// Scans table `result` once. Limits are looked at only if there are some.
-pub(super) fn scan(path: &Path, slo: Option<Slo>) -> Result<Found, Unusable> {
+/// When tokens came: JSON lists of seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Tokens<'r> {
+    /// Between one and the next (from 1.1).
+    Gaps(&'r [u8]),
+    /// Readings of a clock (up to 1.0).
+    Clock(&'r [u8]),
+}
+
+/// Calls `each` with every row of table `result`. After an error the rows seen so far mean nothing.
+pub(super) fn scan(path: &Path, depth: Depth, each: impl FnMut(&Row)) -> Result<(), Unusable> {
     let meta = std::fs::metadata(path).map_err(|_| Unusable::Missing)?;
     if !meta.is_file() {
         return Err(Unusable::Unreadable);
     }
     let db = open(path).map_err(|_| Unusable::Unreadable)?;
-    let tables: rusqlite::Result<i64> = db.query_row(
-        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'result'",
-        [],
-        |row| row.get(0),
-    );
-    match tables {
-        Ok(0) => return Err(Unusable::NoTable),
-        Ok(_) => {}
-        Err(_) => return Err(Unusable::Unreadable),
-    }
-    read(&db, slo).map_err(|_| Unusable::Unreadable)
+    read(&db, depth, each).map_err(|error| match error {
+        rusqlite::Error::SqlInputError { msg, .. } if msg.starts_with("no such table") => Unusable::NoTable,
+        _ => Unusable::Unreadable,
+    })
 }
 
 /// Nothing is written, and nothing is locked where nobody else can be writing.
@@ -90,38 +90,37 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(db)
 }
 
-fn read(db: &Connection, slo: Option<Slo>) -> rusqlite::Result<Found> {
-    let mut found = Found::default();
-    let sql = match slo {
-        None => "SELECT success, max_gpu_memory_cost FROM result",
-        Some(_) => {
-            "SELECT success, max_gpu_memory_cost, first_chunk_latency, time_per_output_token, latency FROM result"
-        }
-    };
-    let mut select = db.prepare(sql)?;
-    let mut rows = select.query([])?;
-    let mut sum = 0.0;
-    let mut count = 0_u64;
-    while let Some(row) = rows.next()? {
-        found.requests += 1;
-        let success = row.get::<_, Option<i64>>(0)?.unwrap_or(0) != 0;
-        found.succeeded += u64::from(success);
-        if let Some(cost) = row.get::<_, Option<f64>>(1)? {
-            let [_, highest, lowest] = found.gpu.unwrap_or([0.0, cost, cost]);
-            sum += cost;
-            count += 1;
-            found.gpu = Some([sum / count as f64, highest.max(cost), lowest.min(cost)]);
-        }
-        if let Some(slo) = slo {
-            let mut keeps = success;
-            for (column, limit) in [(2, slo.ttft), (3, slo.tpot), (4, slo.e2el)] {
-                if let Some(limit) = limit {
-                    // a success that was not measured cannot be shown to conform
-                    keeps &= row.get::<_, Option<f64>>(column)?.is_some_and(|taken| taken <= limit);
-                }
-            }
-            found.conforming += u64::from(keeps);
-        }
+fn read(db: &Connection, depth: Depth, mut each: impl FnMut(&Row)) -> rusqlite::Result<()> {
+    let mut sql = "SELECT success, max_gpu_memory_cost".to_owned();
+    let mut clock = false;
+    if depth >= Depth::Times {
+        sql += ", first_chunk_latency, time_per_output_token, latency";
     }
-    Ok(found)
+    if depth >= Depth::Tokens {
+        clock = !db.column_exists(None, "result", "inter_token_latencies")?;
+        sql += ", prompt_tokens, completion_tokens, ";
+        sql += if clock { "chunk_times" } else { "inter_token_latencies" };
+    }
+    let mut select = db.prepare(&(sql + " FROM result"))?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let mut found = Row {
+            success: row.get::<_, Option<i64>>(0)?.unwrap_or(0) != 0,
+            gpu: row.get(1)?,
+            ..Row::default()
+        };
+        if depth >= Depth::Times {
+            (found.ttft, found.tpot, found.latency) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        }
+        if depth >= Depth::Tokens {
+            (found.input, found.output) = (row.get(5)?, row.get(6)?);
+            found.tokens = match row.get_ref(7)? {
+                ValueRef::Text(text) if clock => Some(Tokens::Clock(text)),
+                ValueRef::Text(text) => Some(Tokens::Gaps(text)),
+                _ => None,
+            };
+        }
+        each(&found);
+    }
+    Ok(())
 }

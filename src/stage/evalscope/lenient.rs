@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::columns::Cell;
+
 /// What stands for a number that JSON cannot hold: no text of a real file begins with this character.
 const MARK: char = '\u{0}';
 
@@ -41,10 +43,10 @@ impl Number {
         }
     }
 
-    /// As strict JSON: what it cannot hold is `null`.
-    pub(super) fn json(self) -> Value {
+    /// As a cell: what JSON cannot hold is `null`.
+    pub(super) fn cell(self) -> Cell {
         match self {
-            Self::Int(n) => n.into(),
+            Self::Int(n) => Cell::Int(n),
             Self::Float(x) => x.into(),
         }
     }
@@ -106,7 +108,7 @@ mod tests {
         assert_eq!(Number::of(&value["b"][1]), Some(Number::Float(f64::INFINITY)));
         assert_eq!(value["NaN"], "\"NaN\\");
         assert_eq!((Number::of(&value["c"]), Number::of(&serde_json::json!(true))), (None, None));
-        assert_eq!(Number::of(&value["a"]).unwrap().json(), Value::Null);
+        assert_eq!(Number::of(&value["a"]).unwrap().cell(), Cell::Null);
         assert_eq!(
             Number::of(&serde_json::json!(9_223_372_036_854_775_807_i64)),
             Some(Number::Int(i64::MAX))

@@ -1,13 +1,14 @@
 //! What one run directory comes to: the output of `evalscope.collect`, the input of the tables.
 
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::database::Found;
+use super::columns::{Cell, Columns};
+use super::options::Slo;
 use super::percentiles;
 use crate::api::{StageContext, StageError};
+use crate::stage::table::percentile::Rule;
 
 /// Something wrong with a run directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,15 +58,31 @@ pub(super) struct Run {
     /// The versions of evalscope that write such files.
     pub(super) family: String,
     /// How many requests were asked for.
-    pub(super) number: Value,
+    pub(super) number: Cell,
     /// Columns of the raw table, in order, without the percentiles.
-    pub(super) row: IndexMap<String, Value>,
+    pub(super) row: Columns,
     /// Percentile columns, in order; `null` is NaN.
-    pub(super) percentiles: IndexMap<String, Value>,
+    pub(super) percentiles: Columns,
     /// Whether a request succeeded.
     pub(super) succeeded: bool,
-    /// From the database, if it could be read.
+    /// From the database; from the summary where that could not be read; `None` if it does not say so either.
     pub(super) requests: Option<Requests>,
+    /// The limits that the requests were held against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) slo: Option<Slo>,
+    /// Percentiles of the requests in the database, if they were asked for and it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) recomputed: Option<Recomputed>,
+}
+
+/// Percentiles by one named rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Recomputed {
+    pub(super) rule: Rule,
+    /// Of how many successful requests.
+    pub(super) requests: u64,
+    /// Named as the columns of the raw table; `null` is NaN.
+    pub(super) columns: Columns,
 }
 
 /// Counts of the requests of a run.
@@ -73,17 +90,20 @@ pub(super) struct Run {
 pub(super) struct Requests {
     pub(super) requests: u64,
     pub(super) succeeded: u64,
-    /// Succeeded within all limits; there if limits were given.
+    /// Succeeded within all limits; there if limits were given and the database could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) conforming: Option<u64>,
 }
 
 impl Requests {
-    pub(super) fn new(found: &Found, limits: bool) -> Self {
-        Self {
-            requests: found.requests,
-            succeeded: found.succeeded,
-            conforming: limits.then_some(found.conforming),
-        }
+    /// Requests that did not succeed.
+    pub(super) fn failed(&self) -> u64 {
+        self.requests.saturating_sub(self.succeeded)
+    }
+
+    /// The share of requests that failed; `None` of no requests.
+    pub(super) fn failure_rate(&self) -> Option<f64> {
+        (self.requests > 0).then(|| self.failed() as f64 / self.requests as f64)
     }
 }
 
@@ -129,14 +149,26 @@ impl Wanted {
     }
 }
 
+/// Columns of the raw table that name a run.
+pub(super) const NAMES: [&str; 6] =
+    ["timestamp", "config", "model", "parallel", "prompt_length", "max_tokens"];
+
 /// The records of the input `runs`, in the order of the tables: by path, part by part.
 pub(super) fn read(ctx: &StageContext) -> Result<Vec<Record>, StageError> {
     let mut records = Vec::new();
+    let mut known = Vec::new();
     for file in ctx.files("runs") {
-        let record: Record = serde_json::from_slice(&file.read()?).map_err(|e| {
+        let mut record: Record = serde_json::from_slice(&file.read()?).map_err(|e| {
             StageError::new(format!("{}:{}: {e}", file.name, e.line()))
                 .hint("give the outputs of evalscope.collect")
         })?;
+        if let Some(run) = &mut record.run {
+            run.row.share(&mut known);
+            run.percentiles.share(&mut known);
+            if let Some(found) = &mut run.recomputed {
+                found.columns.share(&mut known);
+            }
+        }
         records.push(record);
     }
     records.sort_by(|a, b| a.dir.split('/').cmp(b.dir.split('/')));
@@ -145,7 +177,19 @@ pub(super) fn read(ctx: &StageContext) -> Result<Vec<Record>, StageError> {
 
 /// All percentile columns of several runs, in the order of the table.
 pub(super) fn percentile_columns<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<&'r str> {
-    let columns: IndexSet<&str> = runs.flat_map(|run| run.percentiles.keys().map(String::as_str)).collect();
+    in_order(runs.map(|run| &run.percentiles))
+}
+
+/// Each of the percentile columns once, in the order of the table.
+pub(super) fn in_order<'r>(all: impl Iterator<Item = &'r Columns>) -> Vec<&'r str> {
+    let mut columns: IndexSet<&str> = IndexSet::new();
+    let mut last: Option<&Columns> = None;
+    for found in all {
+        if last.is_none_or(|last| !last.shares(found)) {
+            columns.extend(found.names());
+        }
+        last = Some(found);
+    }
     let mut columns: Vec<&str> = columns.into_iter().collect();
     columns.sort_by(|a, b| percentiles::order(a, b));
     columns

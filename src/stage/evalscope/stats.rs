@@ -1,12 +1,12 @@
 //! `evalscope.stats`: the repeats of each configuration as mean, deviation and extremes. Unaware of how a run is read.
 
 use indexmap::IndexMap;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::columns::Cell;
 use super::record::{self, Data, Run, Wanted};
+use super::sheet::{Row, Sheet};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
-use crate::stage::table::csv::{LineEnd, TableWriter};
-use crate::stage::table::number;
 
 /// The stage.
 pub(super) struct Stats;
@@ -34,7 +34,7 @@ impl Stage for Stats {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -65,10 +65,10 @@ impl Stage for Stats {
         }
         let fields: Vec<&str> =
             FIELDS.into_iter().chain(record::percentile_columns(all.iter().copied())).collect();
-        let rows: Vec<Map<String, Value>> = groups.values().map(|runs| row(runs, &fields)).collect();
+        let rows = groups.values().map(|runs| row(runs, &fields));
         ctx.log(format!(
             "{} groups of {} runs; {} runs without a success left out",
-            rows.len(),
+            groups.len(),
             runs.len(),
             all.len() - runs.len()
         ));
@@ -76,33 +76,21 @@ impl Stage for Stats {
             ["config", "count", "model", "parallel", "prompt_length", "max_tokens"].map(str::to_owned);
         let header: Vec<String> =
             names.into_iter().chain(fields.iter().flat_map(|field| of_field(field))).collect();
-        let mut writer = TableWriter::new(Vec::new(), "csv", LineEnd::Crlf);
-        writer.row(&header)?;
-        for row in &rows {
-            writer.row(header.iter().map(|column| match &row[column] {
-                Value::Null => String::new(),
-                value => number::cell(value),
-            }))?;
-        }
         let (csv, json) = ctx.params::<Wanted>()?.formats(Data::Raw);
-        if csv {
-            ctx.write("csv", &writer.finish()?)?;
-        }
-        if json {
-            ctx.write_json("json", &rows)?;
-        }
+        let sheet = Sheet { csv: csv.then_some("csv"), json: json.then_some("json"), null: "" };
+        sheet.write(ctx, &header, rows)?;
         Ok(Done::Made)
     }
 }
 
 /// What runs of a group have in common.
 fn group(run: &Run) -> String {
-    let of_row = |name: &str| run.row[name].clone();
+    let of_row = |name: &str| run.row[name].json();
     json!([
         of_row("config"),
         of_row("model"),
         of_row("parallel"),
-        run.number,
+        run.number.json(),
         of_row("prompt_length"),
         of_row("max_tokens")
     ])
@@ -113,20 +101,16 @@ fn of_field(field: &str) -> [String; 4] {
     ["avg", "std", "min", "max"].map(|statistic| format!("{field}_{statistic}"))
 }
 
-fn row(runs: &[&Run], fields: &[&str]) -> Map<String, Value> {
+/// The cells of the header for one group.
+fn row(runs: &[&Run], fields: &[&str]) -> Row {
     let first = &runs[0].row;
-    let mut row = Map::new();
-    row.insert("config".into(), first["config"].clone());
-    row.insert("count".into(), json!(runs.len()));
-    for name in ["model", "parallel", "prompt_length", "max_tokens"] {
-        row.insert(name.into(), first[name].clone());
-    }
+    let mut row = vec![Some(first["config"].clone()), Some((runs.len() as u64).into())];
+    row.extend(["model", "parallel", "prompt_length", "max_tokens"].map(|name| Some(first[name].clone())));
     for field in fields {
-        let value = |run: &&&Run| run.row.get(*field).or_else(|| run.percentiles.get(*field))?.as_f64();
+        let value = |run: &&&Run| run.row.get(field).or_else(|| run.percentiles.get(field))?.as_f64();
         let values: Vec<f64> = runs.iter().filter_map(|run| value(&run)).collect();
-        let statistics = spread(&values)
-            .map_or([Value::Null, Value::Null, Value::Null, Value::Null], |s| s.map(|x| json!(x)));
-        row.extend(of_field(field).into_iter().zip(statistics));
+        let statistics = spread(&values).map_or([const { Cell::Null }; 4], |found| found.map(Cell::from));
+        row.extend(statistics.map(Some));
     }
     row
 }
@@ -134,10 +118,37 @@ fn row(runs: &[&Run], fields: &[&str]) -> Map<String, Value> {
 /// Mean, sample standard deviation, min, max; `None` of nothing.
 fn spread(values: &[f64]) -> Option<[f64; 4]> {
     let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
+    // from the first on: equal values have a deviation of exactly 0
+    let start = *values.first()?;
+    let mean = start + values.iter().map(|value| value - start).sum::<f64>() / n;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     let deviation = if values.len() < 2 { 0.0 } else { (squares / (n - 1.0)).sqrt() };
     let lowest = values.iter().copied().reduce(f64::min)?;
     let highest = values.iter().copied().reduce(f64::max)?;
     Some([mean, deviation, lowest, highest])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Sums of integers are exact: n times the squares is a sum over all pairs.
+        #[test]
+        fn spread_by_pairs(values in prop::collection::vec(-1000i64..1000, 0..30)) {
+            let floats: Vec<f64> = values.iter().map(|value| *value as f64).collect();
+            let Some([mean, deviation, lowest, highest]) = spread(&floats) else {
+                prop_assert!(values.is_empty());
+                return Ok(());
+            };
+            let n = values.len() as i64;
+            prop_assert!((mean * n as f64 - values.iter().sum::<i64>() as f64).abs() < 1e-6);
+            let pairs: i64 = values.iter().flat_map(|a| values.iter().map(move |b| (a - b).pow(2))).sum();
+            let expected = if n < 2 { 0.0 } else { (pairs as f64 / (2 * n * (n - 1)) as f64).sqrt() };
+            prop_assert!((deviation - expected).abs() <= 1e-9 * (1.0 + expected), "{} {}", deviation, expected);
+            prop_assert!(values.iter().all(|value| (lowest..=highest).contains(&(*value as f64))));
+            prop_assert!(floats.contains(&lowest) && floats.contains(&highest));
+        }
+    }
 }

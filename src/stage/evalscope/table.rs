@@ -1,14 +1,14 @@
 //! `evalscope.table`: all runs side by side, and what was wrong with them. Unaware of how a run is read.
 
-use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::record::{self, Data, Format, Problem, Reason, Record, Run, Wanted};
+use super::columns::Cell;
+use super::record::{self, Data, Format, NAMES, Problem, Reason, Record, Run, Wanted};
+use super::sheet::{self, Sheet};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 use crate::stage::table::csv::{LineEnd, TableWriter};
-use crate::stage::table::number;
 
 /// The stage.
 pub(super) struct Table;
@@ -29,6 +29,9 @@ struct Params {
     /// Nothing but problems is written if it is `stats`.
     #[serde(default)]
     data: Data,
+    /// Write the long table, too.
+    #[serde(default)]
+    tidy: bool,
 }
 
 impl Stage for Table {
@@ -37,7 +40,7 @@ impl Stage for Table {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -46,7 +49,8 @@ impl Stage for Table {
                 \n\
                 Columns: timestamp, config, model, parallel, prompt_length, max_tokens, requests, times in seconds, throughputs in tokens or\n\
                 requests per second, GPU memory, then the union of all runs' percentile columns. NaN is 'nan' in CSV and null in JSON; what a\n\
-                run lacks is an empty cell or no key. Tidy: one line per run and metric.\n\
+                run lacks is an empty cell or no key. Tidy: one line per run and\n\
+                metric, with its unit; written if the parameter 'tidy' says so.\n\
                 \n\
                 Problems: [{\"dir\", \"file\", \"reason\", \"kept\"}]. It is an error that no run was found.",
         )
@@ -54,7 +58,7 @@ impl Stage for Table {
         .input_list("args", "all benchmark_args.json: a directory that has one and no summary is listed as a problem")
         .optional_output("csv", "the table as CSV")
         .optional_output("json", "the table as JSON")
-        .optional_output("tidy", "CSV: a line per run and metric, with the versions that write such files and the rate of failures")
+        .optional_output("tidy", "CSV: a line per run and metric (config, model, ..., metric, value, unit), with the versions that write such files and the share of failed requests")
         .optional_output("problems", "JSON: what was wrong; declare it 'on_failure' to keep it when the stage fails")
     }
 
@@ -94,26 +98,17 @@ impl Stage for Table {
             ));
         }
         let percentiles = record::percentile_columns(runs.iter().map(|(_, run)| *run));
-        let columns: Vec<&str> =
-            runs[0].1.row.keys().map(String::as_str).chain(percentiles.iter().copied()).collect();
-        let mut writer = TableWriter::new(Vec::new(), "csv", LineEnd::Crlf);
-        writer.row(&columns)?;
-        let mut rows = Vec::new();
-        for (_, run) in &runs {
-            let cell = |column: &&str| run.row.get(*column).or_else(|| run.percentiles.get(*column));
-            writer.row(columns.iter().map(|column| cell(column).map_or_else(String::new, number::cell)))?;
-            let row: IndexMap<&str, &Value> =
-                columns.iter().filter_map(|column| Some((*column, cell(column)?))).collect();
-            rows.push(row);
-        }
+        let columns: Vec<&str> = runs[0].1.row.names().chain(percentiles).collect();
+        let rows = runs.iter().map(|(_, run)| {
+            let cell = |column: &&str| run.row.get(column).or_else(|| run.percentiles.get(column)).cloned();
+            columns.iter().map(cell).collect()
+        });
         let (csv, json) = Wanted { format: params.format, data: params.data }.formats(Data::Stats);
-        if csv {
-            ctx.write("csv", &writer.finish()?)?;
+        let sheet = Sheet { csv: csv.then_some("csv"), json: json.then_some("json"), null: "nan" };
+        sheet.write(ctx, &columns, rows)?;
+        if params.tidy {
+            tidy(ctx, &runs)?;
         }
-        if json {
-            ctx.write_json("json", &rows)?;
-        }
-        ctx.write("tidy", &tidy(&runs)?)?;
         Ok(Done::Made)
     }
 }
@@ -138,23 +133,38 @@ fn without_summary(ctx: &StageContext, results: &str, records: &[Record]) -> Vec
 }
 
 /// The long form.
-fn tidy(runs: &[(&Record, &Run)]) -> Result<Vec<u8>, StageError> {
-    const NAMES: [&str; 6] = ["timestamp", "config", "model", "parallel", "prompt_length", "max_tokens"];
-    let mut writer = TableWriter::new(Vec::new(), "tidy", LineEnd::Crlf);
-    writer.row(["dir", "versions"].iter().chain(&NAMES).chain(&["metric", "value"]))?;
+fn tidy(ctx: &StageContext, runs: &[(&Record, &Run)]) -> Result<(), StageError> {
+    let Some((name, file)) = sheet::open(ctx, Some("tidy"))? else { return Ok(()) };
+    let mut writer = TableWriter::new(file, name, LineEnd::Crlf);
+    let of_metric = ["failure_rate", "metric", "value", "unit"];
+    writer.row(["dir", "versions"].iter().chain(&NAMES).chain(&of_metric))?;
     for (record, run) in runs {
-        let named: Vec<String> = NAMES.iter().map(|name| number::cell(&run.row[*name])).collect();
-        let rate = run.requests.filter(|counts| counts.requests > 0).map(|counts| {
-            let failed = counts.requests - counts.succeeded;
-            ("failure_rate", json!(failed as f64 / counts.requests as f64))
-        });
-        let of_row = run.row.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        let of_row = of_row.filter(|(name, _)| !NAMES.contains(name));
-        let of_percentiles = run.percentiles.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        for (metric, value) in of_row.chain(of_percentiles).chain(rate) {
-            let lead = [record.dir.clone(), run.family.clone()];
-            writer.row(lead.iter().chain(&named).chain(&[metric.to_owned(), number::cell(&value)]))?;
+        let named = NAMES.iter().map(|name| run.row[name].text());
+        let rate = run.requests.and_then(|counts| counts.failure_rate());
+        let rate = rate.map_or_else(String::new, |rate| Cell::from(rate).text());
+        let lead: Vec<String> =
+            [record.dir.clone(), run.family.clone()].into_iter().chain(named).chain([rate]).collect();
+        let metrics = run.row.iter().filter(|(name, _)| !NAMES.contains(name));
+        for (metric, value) in metrics.chain(run.percentiles.iter()) {
+            let value = value.text();
+            writer.row(lead.iter().map(String::as_str).chain([metric, &value, unit(metric)]))?;
         }
     }
-    writer.finish()
+    sheet::close(name, writer.finish()?)
+}
+
+/// The unit of a column; empty for a metric that only a later version of evalscope knows.
+fn unit(metric: &str) -> &'static str {
+    // a percentile column ends like its metric
+    match metric {
+        "requests" => "requests",
+        "request_throughput" => "req/s",
+        "output_throughput" | "total_throughput" => "tok/s",
+        "time_taken" | "latency" | "ttft" | "token_latency" | "inter_token_latency" => "s",
+        _ if metric.ends_with("(tok/s)") => "tok/s",
+        _ if metric.ends_with("_tokens") => "tokens",
+        _ if metric.ends_with("_gpu_memory") => "GiB",
+        _ if metric.ends_with('_') => "s",
+        _ => "",
+    }
 }

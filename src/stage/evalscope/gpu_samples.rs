@@ -1,0 +1,73 @@
+//! `gpu_samples.csv` in a run directory: GPU memory sampled on the server while the run lasted, by
+//! `nvidia-smi --query-gpu=timestamp,memory.used --format=csv -lms 500`. Unaware of databases.
+
+use crate::api::StageError;
+use crate::stage::table::csv::Table;
+
+use super::tally::Extent;
+
+/// The file's name.
+pub(super) const FILE: &str = "gpu_samples.csv";
+
+/// MiB in a GiB, the unit of the tool's own column.
+const MIB: f64 = 1024.0;
+
+/// Mean, highest and lowest memory in use in GiB over all samples; `None` if there are none. With a column `index` the memory of all GPUs of
+/// a sample is added up, as evalscope does; a sample begins where an index comes again. Without it each line is a sample.
+pub(super) fn read(bytes: &[u8]) -> Result<Option<[f64; 3]>, StageError> {
+    let table = Table::parse(FILE, bytes)?;
+    let column = |name: &str| table.columns().iter().position(|column| column.trim() == name);
+    let Some(used) = column("memory.used [MiB]").or_else(|| column("memory.used")) else {
+        return Err(StageError::new(format!("{FILE}:1: expected a column 'memory.used [MiB]'"))
+            .hint("nvidia-smi --query-gpu=timestamp,memory.used --format=csv writes it"));
+    };
+    let index = column("index");
+    let mut extent = Extent::default();
+    let (mut seen, mut sum): (Vec<&str>, f64) = (Vec::new(), 0.0);
+    for row in table.rows() {
+        let cell = row.cell(used).trim();
+        let value = cell.strip_suffix("MiB").unwrap_or(cell).trim().parse::<f64>().ok();
+        let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) else {
+            return Err(StageError::new(format!(
+                "{FILE}:{}: expected a number of MiB, found '{cell}'",
+                row.line()
+            )));
+        };
+        let gpu = index.map_or("", |index| row.cell(index).trim());
+        if seen.contains(&gpu) {
+            extent.add(sum / MIB);
+            seen.clear();
+            sum = 0.0;
+        }
+        seen.push(gpu);
+        sum += value;
+    }
+    if !seen.is_empty() {
+        extent.add(sum / MIB);
+    }
+    Ok(extent.mean_high_low())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_gpu_several_and_none() {
+        let one = b"timestamp, memory.used [MiB]\n2026/01/01 08:00:00.123, 1024 MiB\n2026/01/01 08:00:01.125, 3072 MiB\n";
+        assert_eq!(read(one).unwrap(), Some([2.0, 3.0, 1.0]));
+        let two = b"timestamp, index, memory.used [MiB]\nt, 0, 512 MiB\nt, 1, 1536 MiB\nt, 0, 1024 MiB\nt, 1, 3072 MiB\n";
+        assert_eq!(read(two).unwrap(), Some([3.0, 4.0, 2.0]));
+        assert_eq!(read(b"timestamp, memory.used [MiB]\n").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let message = |text: &[u8]| read(text).unwrap_err().to_string();
+        assert_eq!(message(b"a,b\n1,2\n"), "gpu_samples.csv:1: expected a column 'memory.used [MiB]'");
+        assert_eq!(
+            message(b"timestamp, memory.used [MiB]\nt, 5 MiB\nt, [N/A]\n"),
+            "gpu_samples.csv:3: expected a number of MiB, found '[N/A]'"
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! What the requests of a run come to: counts, GPU memory, values for percentiles. Unaware of where rows and samples are read.
+
+use super::columns::Columns;
+use super::database::{Depth, Row, Tokens};
+use super::options::{At, Slo};
+use super::record::{Recomputed, Requests};
+use crate::stage::table::percentile::percentile;
+
+/// Mean, highest and lowest of the values so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Extent {
+    sum: f64,
+    count: u64,
+    highest: f64,
+    lowest: f64,
+}
+
+impl Extent {
+    pub(super) fn add(&mut self, value: f64) {
+        let first = self.count == 0;
+        self.sum += value;
+        self.count += 1;
+        self.highest = if first { value } else { self.highest.max(value) };
+        self.lowest = if first { value } else { self.lowest.min(value) };
+    }
+
+    /// `None` of no values.
+    pub(super) fn mean_high_low(&self) -> Option<[f64; 3]> {
+        (self.count > 0).then(|| [self.sum / self.count as f64, self.highest, self.lowest])
+    }
+}
+
+/// Values of successful requests, by the endings of their columns; in seconds, tokens and tokens per second.
+const METRICS: [&str; 8] = [
+    "ttft_",
+    "itl_",
+    "tpot_",
+    "latency_",
+    "input_tokens",
+    "output_tokens",
+    "output_(tok/s)",
+    "total_(tok/s)",
+];
+
+/// Takes rows.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    slo: Option<Slo>,
+    at: Option<At>,
+    gpu: Extent,
+    requests: u64,
+    succeeded: u64,
+    conforming: u64,
+    values: [Vec<f64>; METRICS.len()],
+}
+
+impl Tally {
+    pub(super) fn new(slo: Option<Slo>, at: Option<At>) -> Self {
+        Self { slo, at, ..Self::default() }
+    }
+
+    /// The limits that requests are held against.
+    pub(super) fn slo(&self) -> Option<Slo> {
+        self.slo
+    }
+
+    /// How much of each row it needs.
+    pub(super) fn depth(&self) -> Depth {
+        match (&self.at, &self.slo) {
+            (Some(_), _) => Depth::Tokens,
+            (None, Some(_)) => Depth::Times,
+            (None, None) => Depth::Counts,
+        }
+    }
+
+    pub(super) fn add(&mut self, row: &Row) {
+        self.requests += 1;
+        self.succeeded += u64::from(row.success);
+        if let Some(gpu) = row.gpu {
+            self.gpu.add(gpu);
+        }
+        if let Some(slo) = self.slo {
+            self.conforming += u64::from(row.success && slo.kept_by(row.ttft, row.tpot, row.latency));
+        }
+        if self.at.is_some() && row.success {
+            self.sample(row);
+        }
+    }
+
+    fn sample(&mut self, row: &Row) {
+        let per_second = |tokens: Option<f64>| Some(tokens? / row.latency.filter(|latency| *latency > 0.0)?);
+        let both = row.input.zip(row.output).map(|(input, output)| input + output);
+        let single = [
+            (0, row.ttft),
+            (2, row.tpot),
+            (3, row.latency),
+            (4, row.input),
+            (5, row.output),
+            (6, per_second(row.output)),
+            (7, per_second(both)),
+        ];
+        for (metric, value) in single {
+            self.values[metric].extend(value);
+        }
+        let list = |text| serde_json::from_slice::<Vec<f64>>(text).unwrap_or_default();
+        match row.tokens {
+            Some(Tokens::Gaps(text)) => self.values[1].extend(list(text)),
+            Some(Tokens::Clock(text)) => {
+                self.values[1].extend(list(text).windows(2).map(|pair| pair[1] - pair[0]));
+            }
+            None => {}
+        }
+    }
+
+    /// GPU memory: mean, highest, lowest; `None` if no row has it.
+    pub(super) fn gpu(&self) -> Option<[f64; 3]> {
+        self.gpu.mean_high_low()
+    }
+
+    pub(super) fn counts(&self) -> Requests {
+        Requests {
+            requests: self.requests,
+            succeeded: self.succeeded,
+            conforming: self.slo.map(|_| self.conforming),
+        }
+    }
+
+    /// The percentiles that were asked for; a metric without values is NaN.
+    pub(super) fn recomputed(mut self) -> Option<Recomputed> {
+        let at = self.at?;
+        for values in &mut self.values {
+            values.sort_unstable_by(f64::total_cmp);
+        }
+        let mut columns = Columns::default();
+        for percent in &at.at {
+            for (metric, values) in METRICS.iter().zip(&self.values) {
+                columns.insert(&format!("{percent}p_{metric}"), percentile(values, *percent, at.rule));
+            }
+        }
+        Some(Recomputed { rule: at.rule, requests: self.succeeded, columns })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::columns::Cell;
+    use super::*;
+    use crate::stage::table::percentile::Rule;
+    use proptest::prelude::*;
+
+    fn at(rule: Rule) -> At {
+        At { rule, at: vec![0.0, 50.0, 99.9] }
+    }
+
+    #[test]
+    fn times_of_tokens_are_gaps_or_readings_of_a_clock() {
+        for tokens in [Tokens::Gaps(b"[0.5, 2.0]"), Tokens::Clock(b"[7.0, 7.5, 9.5]")] {
+            let mut tally = Tally::new(None, Some(at(Rule::Nearest)));
+            assert_eq!(tally.depth(), Depth::Tokens);
+            let row = Row { success: true, tokens: Some(tokens), ..Row::default() };
+            tally.add(&row);
+            tally.add(&Row { success: false, latency: Some(9.0), ..row });
+            let found = tally.recomputed().unwrap();
+            assert_eq!((found.requests, found.rule), (1, Rule::Nearest));
+            assert_eq!(found.columns["0p_itl_"], Cell::Float(0.5));
+            assert_eq!(found.columns["99.9p_itl_"], Cell::Float(2.0));
+            assert_eq!(found.columns.get("50p_latency_"), Some(&Cell::Null));
+        }
+    }
+
+    proptest! {
+        /// Counts and GPU memory against counting each by itself.
+        #[test]
+        fn counts_and_memory(rows in prop::collection::vec(
+            (any::<bool>(), prop::option::of(0.0..90.0f64), prop::option::of(0.0..2.0f64), prop::option::of(0.0..2.0f64)), 0..40
+        ), ttft in prop::option::of(0.1..2.0f64), e2el in 0.1..2.0f64) {
+            let slo = Slo { ttft, tpot: None, e2el: Some(e2el) };
+            let mut tally = Tally::new(Some(slo), None);
+            for (success, gpu, ttft, latency) in &rows {
+                tally.add(&Row { success: *success, gpu: *gpu, ttft: *ttft, latency: *latency, ..Row::default() });
+            }
+            let good: Vec<_> = rows.iter().filter(|row| row.0).collect();
+            let keeps = good.iter().filter(|row| {
+                ttft.is_none_or(|limit| row.2.is_some_and(|taken| taken <= limit)) && row.3.is_some_and(|taken| taken <= e2el)
+            });
+            let counts = tally.counts();
+            prop_assert_eq!((counts.requests, counts.succeeded), (rows.len() as u64, good.len() as u64));
+            prop_assert_eq!(counts.conforming, Some(keeps.count() as u64));
+            let mut gpu: Vec<f64> = rows.iter().filter_map(|row| row.1).collect();
+            gpu.sort_by(f64::total_cmp);
+            match tally.gpu() {
+                None => prop_assert!(gpu.is_empty()),
+                Some([mean, high, low]) => {
+                    prop_assert_eq!((high, low), (gpu[gpu.len() - 1], gpu[0]));
+                    prop_assert!((mean * gpu.len() as f64 - gpu.iter().sum::<f64>()).abs() < 1e-6);
+                }
+            }
+        }
+    }
+}

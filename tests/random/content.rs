@@ -161,7 +161,12 @@ fn read_into(at: &Path, name: &str, out: &mut BTreeMap<String, Entry>) {
             let inner = entry.file_name().into_string().unwrap();
             read_into(&entry.path(), &format!("{name}/{inner}"), out);
         }
-    } else if let Ok(bytes) = fs::read(at) {
+    } else if let Ok(mut bytes) = fs::read(at) {
+        // in a directory that a node makes, a link is no file, whatever it leads to
+        let inside = name.rsplit('/').skip(1).any(|part| part.ends_with(".d"));
+        if inside && let Ok(to) = fs::read_link(at) {
+            bytes = format!("a link to {}", to.display()).into_bytes();
+        }
         out.insert(name.to_owned(), Entry::File { bytes, exec: meta.permissions().mode() & 0o100 != 0 });
     }
 }

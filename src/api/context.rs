@@ -1,5 +1,7 @@
 //! What a running stage sees: its inputs, outputs, parameters, a cancel token, a place for log lines and for its record.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -126,12 +128,15 @@ impl StageContext<'_> {
         }
     }
 
-    /// Writes an output as JSON with 2-space indent and a final newline.
+    /// Writes an output as JSON with 2-space indent and a final newline, as it is made: the text is never held whole. Nothing
+    /// happens if the step does not declare it.
     pub fn write_json(&self, name: &str, value: &impl serde::Serialize) -> Result<(), StageError> {
-        let mut bytes =
-            serde_json::to_vec_pretty(value).map_err(|e| StageError::new(format!("output '{name}': {e}")))?;
-        bytes.push(b'\n');
-        self.write(name, &bytes)
+        let Some(path) = self.outputs.get(name) else { return Ok(()) };
+        let failed = |e: std::io::Error| StageError::io("write output", Path::new(name), e);
+        let mut file = BufWriter::with_capacity(1 << 16, File::create(path).map_err(failed)?);
+        serde_json::to_writer_pretty(&mut file, value)
+            .map_err(|e| StageError::new(format!("output '{name}': {e}")))?;
+        file.write_all(b"\n").and_then(|()| file.flush()).map_err(failed)
     }
 
     /// A line for the node's log.

@@ -46,7 +46,7 @@ impl Object for TableValue {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         match key.as_str()? {
             "columns" => Some(Value::from(self.0.columns().to_vec())),
-            "rows" => Some(Value::from(self.0.rows().len())),
+            "rows" => Some(Value::from(self.0.len())),
             "table" => Some(Value::from_object(RowsValue(self.0.clone()))),
             _ => None,
         }
@@ -67,14 +67,15 @@ impl Object for RowsValue {
     }
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let row = self.0.rows().get(key.as_usize()?)?;
+        let number = key.as_usize().filter(|number| *number < self.0.len())?;
+        let row = self.0.row(number).read();
         Some(Value::from_pairs(
             self.0.columns().iter().zip(row.cells()).map(|(k, v)| (k.clone(), Value::from(v))),
         ))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Seq(self.0.rows().len())
+        Enumerator::Seq(self.0.len())
     }
 }
 
@@ -94,7 +95,7 @@ pub(super) fn count_by(source: &Value, column: &str) -> Result<Value, Error> {
             ));
         };
         for row in table.0.rows() {
-            *counts.entry(row.cell(index).to_owned()).or_default() += 1;
+            *counts.entry(row.cell(index).into_owned()).or_default() += 1;
         }
     } else {
         for item in source.try_iter()? {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use self::difference::between;
 use self::summary::{Change, Columns, Summary};
 use super::csv::{LineEnd, Table, TableWriter};
-use super::keys::{self, Groups};
+use super::keys::{self, Groups, Pairs};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 
 /// The columns of the output `changes` after the key.
@@ -141,8 +141,9 @@ impl Stage for Compare {
         let old_keys = keys::group(&old, &old.require(&params.on, "on")?);
         let new_keys = keys::group(&new, &new.require(&params.on, "on")?);
         let columns = Columns::choose(&params, &old, &new)?;
-        let changes = changes(&params, (&old, &old_keys), (&new, &new_keys), &columns)?;
-        let summary = Summary::new(&params.on, &old_keys, &new_keys, columns, &changes);
+        let pairs = Pairs::new(&old_keys, &new_keys);
+        let changes = changes(&params, &old_keys, &new_keys, &pairs, &columns)?;
+        let summary = Summary::new(&params.on, (&old_keys, &new_keys), &pairs, columns, &changes);
 
         ctx.write("changes", &changes_csv(&params.on, &changes)?)?;
         ctx.write_json("summary", &summary)?;
@@ -167,22 +168,28 @@ impl Stage for Compare {
 /// Keys must be unique, with repeats together with the columns that number them.
 fn refuse_repeated_keys(params: &Params, tables: [&Table; 2]) -> Result<(), StageError> {
     let mut places = Vec::new();
+    let mut all = 0;
     for table in tables {
         let mut columns = table.require(&params.on, "on")?;
         columns.extend(table.require(&params.spread, "spread")?);
         let names: Vec<String> = columns.iter().map(|column| table.columns()[*column].clone()).collect();
-        for (key, rows) in keys::group(table, &columns).iter().filter(|(_, rows)| rows.len() > 1) {
-            places.push(format!("\n  {}: {}", keys::to_text(&names, key), keys::places(table, rows)));
+        let groups = keys::group(table, &columns);
+        for group in (0..groups.len()).filter(|group| groups.rows(*group).len() > 1) {
+            if all < keys::NAMED_IN_ERRORS {
+                let key = keys::to_text(&names, &groups.key(group));
+                places.push(format!("\n  {key}: {}", keys::places(table, groups.rows(group))));
+            }
+            all += 1;
         }
     }
-    if places.is_empty() {
+    if all == 0 {
         return Ok(());
     }
     let key: Vec<&str> = params.on.iter().chain(&params.spread).map(String::as_str).collect();
     let mut message = format!("the key ({}) is not unique, so rows cannot be told apart:", key.join(", "));
-    message.extend(places.iter().take(keys::NAMED_IN_ERRORS).map(String::as_str));
-    if places.len() > keys::NAMED_IN_ERRORS {
-        message += &format!("\n  and {} more", places.len() - keys::NAMED_IN_ERRORS);
+    message.extend(places.iter().map(String::as_str));
+    if all > keys::NAMED_IN_ERRORS {
+        message += &format!("\n  and {} more", all - keys::NAMED_IN_ERRORS);
     }
     Err(StageError::new(message)
         .hint("add the column that tells these rows apart to 'on', or to 'spread' if they are repeats of one measurement"))
@@ -191,20 +198,22 @@ fn refuse_repeated_keys(params: &Params, tables: [&Table; 2]) -> Result<(), Stag
 /// Every value of a common key that differs.
 fn changes<'t>(
     params: &Params,
-    (old, old_keys): (&'t Table, &'t Groups<'t>),
-    (new, new_keys): (&'t Table, &'t Groups<'t>),
+    old: &Groups<'t>,
+    new: &Groups<'t>,
+    pairs: &Pairs,
     columns: &Columns,
 ) -> Result<Vec<Change<'t>>, StageError> {
-    let old_columns = old.require(&columns.compared, "columns")?;
-    let new_columns = new.require(&columns.compared, "columns")?;
+    let old_columns = old.table().require(&columns.compared, "columns")?;
+    let new_columns = new.table().require(&columns.compared, "columns")?;
     let mut changes = Vec::new();
-    for (key, old_rows) in old_keys {
-        let Some(new_rows) = new_keys.get(key) else { continue };
+    for (old_group, new_group) in pairs.matched() {
+        let (old_rows, new_rows) = (old.records(old_group), new.records(new_group));
         for (o, n) in old_columns.iter().zip(&new_columns) {
-            let before: Vec<&str> = old_rows.iter().map(|row| old.rows()[*row].cell(*o)).collect();
-            let after: Vec<&str> = new_rows.iter().map(|row| new.rows()[*row].cell(*n)).collect();
+            let before: Vec<&str> = old_rows.iter().map(|row| row.cell(*o)).collect();
+            let after: Vec<&str> = new_rows.iter().map(|row| row.cell(*n)).collect();
             if let Some(difference) = between(&before, &after, params.threshold) {
-                changes.push(Change { key, column: &old.columns()[*o], difference });
+                let column = &old.table().columns()[*o];
+                changes.push(Change { group: old_group, key: old.key(old_group), column, difference });
             }
         }
     }
@@ -237,10 +246,12 @@ fn changes_csv(on: &[String], changes: &[Change]) -> Result<Vec<u8>, StageError>
     let mut writer = TableWriter::new(Vec::new(), "changes", LineEnd::default());
     writer.row(on.iter().map(String::as_str).chain(CHANGE_COLUMNS))?;
     let amount = |amount: Option<f64>| amount.map(|a| a.to_string()).unwrap_or_default();
-    for Change { key, column, difference: d } in changes {
+    for Change { key, column, difference: d, .. } in changes {
         let (absolute, relative) = (amount(d.absolute), amount(d.relative));
         let beyond = if d.beyond_noise { "true" } else { "false" };
-        writer.row(key.iter().copied().chain([*column, &d.old, &d.new, &absolute, &relative, beyond]))?;
+        writer.row(
+            key.iter().map(String::as_str).chain([*column, &d.old, &d.new, &absolute, &relative, beyond]),
+        )?;
     }
     writer.finish()
 }

@@ -2,15 +2,20 @@
 
 mod layout;
 mod report;
+mod rows;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::layout::Layout;
-use self::report::{Conflict, Report, duplicate_error, one_sided_error, share};
-use super::csv::{LineEnd, Row, Table, TableWriter};
-use super::keys;
+use self::report::Sides;
+use super::csv::{LineEnd, Table, TableWriter};
+use super::keys::{self, Pairs};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 
 /// The stage.
@@ -144,91 +149,52 @@ impl Stage for Join {
         let params: Params = ctx.params()?;
         // a table without rows may lack any column: nothing of that side was there to be written
         let named: Vec<&String> = params.on.iter().chain(&params.columns).collect();
-        let left = Table::read(ctx.input("left")?)?.completed_if_empty(&named);
-        let right = Table::read(ctx.input("right")?)?.completed_if_empty(&named);
+        let (left, right) = (ctx.input("left")?, ctx.input("right")?);
+        let (left, right) =
+            rayon::join(|| Table::read_hashed(left, &params.on), || Table::read_hashed(right, &params.on));
+        let (left, right) = (left?.completed_if_empty(&named), right?.completed_if_empty(&named));
         let layout = Layout::new(&params, &left, &right)?;
-        let left_keys = keys::group(&left, &left.require(&params.on, "on")?);
-        let right_keys = keys::group(&right, &right.require(&params.on, "on")?);
+        let (left_on, right_on) = (left.require(&params.on, "on")?, right.require(&params.on, "on")?);
+        let (left_keys, right_keys) =
+            rayon::join(|| keys::group(&left, &left_on), || keys::group(&right, &right_on));
+        let pairs = Pairs::new(&left_keys, &right_keys);
+        let sides = Sides { on: &params.on, left: &left_keys, right: &right_keys, pairs: &pairs };
 
-        let mut report = Report::new(&params.on, &left, &right, &left_keys, &right_keys);
-        let mut writer = TableWriter::new(Vec::new(), "csv", params.line_end);
-        writer.row(&layout.header)?;
-        let mut filled = vec![0_u64; layout.header.len()];
-        let mut emit = |l: Option<&Row>, r: Option<&Row>, report: &mut Report| {
-            let cells = layout.row(l, r);
-            filled.iter_mut().zip(&cells).for_each(|(n, cell)| *n += u64::from(!cell.is_empty()));
-            report.rows.joined += 1;
-            writer.row(cells)
-        };
-        for (key, l_rows) in &left_keys {
-            let Some(r_rows) = right_keys.get(key) else {
-                if params.one_sided == OneSided::Keep {
-                    let picked = pick(l_rows, params.on_duplicate);
-                    report.dropped.left += (l_rows.len() - picked.len()) as u64;
-                    picked.iter().try_for_each(|l| emit(Some(&left.rows()[*l]), None, &mut report))?;
-                } else {
-                    report.dropped.left += l_rows.len() as u64;
-                }
-                continue;
-            };
-            let (l_picked, r_picked) = (pick(l_rows, params.on_duplicate), pick(r_rows, params.on_duplicate));
-            if l_picked.is_empty() || r_picked.is_empty() {
-                continue;
-            }
-            report.dropped.left += (l_rows.len() - l_picked.len()) as u64;
-            report.dropped.right += (r_rows.len() - r_picked.len()) as u64;
-            for l in l_picked.iter().map(|l| &left.rows()[*l]) {
-                for r in r_picked.iter().map(|r| &right.rows()[*r]) {
-                    let columns = layout.conflicts(l, r);
-                    if !columns.is_empty() {
-                        report.conflicts.push(Conflict { key: keys::to_json(&params.on, key), columns });
-                    }
-                    emit(Some(l), Some(r), &mut report)?;
-                }
-            }
+        let repeated = report::repeated(sides).count();
+        let one_sided = pairs.left_only.len() + pairs.right_only.len();
+        let fails_for_repeated = params.on_duplicate == OnDuplicate::Fail && repeated > 0;
+        let fails = fails_for_repeated || params.one_sided == OneSided::Fail && one_sided > 0;
+        let counts = if fails {
+            rows::join(&params, sides, &layout, &mut |_| Ok(()))
+        } else {
+            let mut header = TableWriter::new(Vec::new(), "csv", params.line_end);
+            header.row(&layout.header)?;
+            let header = header.finish()?;
+            File::create(ctx.output("csv")?).and_then(|mut file| {
+                file.write_all(&header)?;
+                rows::join(&params, sides, &layout, &mut |text| file.write_all(text))
+            })
         }
-        for (_, r_rows) in right_keys.iter().filter(|(key, _)| !left_keys.contains_key(*key)) {
-            let picked =
-                if params.one_sided == OneSided::Keep { pick(r_rows, params.on_duplicate) } else { &[] };
-            report.dropped.right += (r_rows.len() - picked.len()) as u64;
-            picked.iter().try_for_each(|r| emit(None, Some(&right.rows()[*r]), &mut report))?;
-        }
-        let joined = report.rows.joined;
-        report.completeness =
-            layout.values.clone().map(|i| (layout.header[i].clone(), share(filled[i], joined))).collect();
-        report.columns.left_only = layout.left_only.clone();
-        report.columns.right_only = layout.right_only.clone();
+        .map_err(|e| StageError::io("write output", Path::new("csv"), e))?;
 
-        ctx.write_json("report", &report)?;
+        ctx.write_json("report", &report::report(sides, &layout, &counts))?;
         ctx.log(format!(
-            "{joined} rows; keys: {} matched, {} only in {}, {} only in {}, {} with several rows; {} rows disagree in shared columns",
-            report.matched_keys,
-            report.left_only.len(),
+            "{} rows; keys: {} matched, {} only in {}, {} only in {}, {repeated} with several rows; {} rows disagree in shared columns",
+            counts.joined,
+            report::matched(&pairs),
+            pairs.left_only.len(),
             left.name(),
-            report.right_only.len(),
+            pairs.right_only.len(),
             right.name(),
-            report.duplicates.len(),
-            report.conflicts.len()
+            counts.conflicts.len()
         ));
-        if params.on_duplicate == OnDuplicate::Fail && !report.duplicates.is_empty() {
-            return Err(duplicate_error(&params.on, &left, &right, &left_keys, &right_keys));
+        if fails_for_repeated {
+            return Err(report::repeated_error(sides));
         }
-        if params.one_sided == OneSided::Fail && report.left_only.len() + report.right_only.len() > 0 {
-            return Err(one_sided_error(&params.on, &left, &right, &left_keys, &right_keys));
+        if fails {
+            return Err(report::one_sided_error(sides));
         }
-        ctx.output("csv")?;
-        ctx.write("csv", &writer.finish()?)?;
         Ok(Done::Made)
-    }
-}
-
-/// The rows of a key that take part: none of several when the stage is about to fail for them.
-fn pick(rows: &[usize], policy: OnDuplicate) -> &[usize] {
-    match policy {
-        OnDuplicate::Fail if rows.len() > 1 => &[],
-        OnDuplicate::Fail | OnDuplicate::Cross => rows,
-        OnDuplicate::First => &rows[..1],
-        OnDuplicate::Last => &rows[rows.len() - 1..],
     }
 }
 

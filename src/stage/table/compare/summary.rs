@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::difference::Difference;
-use crate::stage::table::keys::{self, Groups};
+use crate::stage::table::keys::{self, Groups, Pairs};
 use crate::stage::table::markdown;
 
 /// How many keys or changes a section of the Markdown page shows before it only counts.
@@ -41,7 +41,9 @@ pub(super) struct Columns {
 
 /// A difference and where it is.
 pub(super) struct Change<'t> {
-    pub(super) key: &'t [&'t str],
+    /// The number of the key, by first appearance in the old table.
+    pub(super) group: usize,
+    pub(super) key: Vec<String>,
     pub(super) column: &'t str,
     pub(super) difference: Difference,
 }
@@ -50,15 +52,15 @@ impl Summary {
     /// Counts what was found.
     pub(super) fn new(
         on: &[String],
-        old: &Groups,
-        new: &Groups,
+        (old, new): (&Groups, &Groups),
+        pairs: &Pairs,
         columns: Columns,
         changes: &[Change],
     ) -> Self {
-        let alone = |mine: &Groups, other: &Groups| -> Vec<Value> {
-            mine.keys().filter(|key| !other.contains_key(*key)).map(|key| keys::to_json(on, key)).collect()
+        let alone = |side: &Groups, groups: &[u32]| -> Vec<Value> {
+            groups.iter().map(|group| keys::to_json(on, side.key(*group as usize))).collect()
         };
-        let (removed_keys, added_keys) = (alone(old, new), alone(new, old));
+        let (removed_keys, added_keys) = (alone(old, &pairs.left_only), alone(new, &pairs.right_only));
         let count = |beyond: bool| -> IndexMap<String, usize> {
             let of = |column: &String| {
                 changes.iter().filter(|c| c.column == column && c.difference.beyond_noise == beyond).count()
@@ -66,8 +68,8 @@ impl Summary {
             columns.compared.iter().map(|c| (c.clone(), of(c))).filter(|(_, n)| *n > 0).collect()
         };
         // The changes of one key stand together.
-        let mut keys: Vec<&[&str]> =
-            changes.iter().filter(|c| c.difference.beyond_noise).map(|c| c.key).collect();
+        let mut keys: Vec<usize> =
+            changes.iter().filter(|c| c.difference.beyond_noise).map(|c| c.group).collect();
         keys.dedup();
         Self {
             common: old.len() - removed_keys.len(),
@@ -152,7 +154,7 @@ fn largest_section(page: &mut String, on: &[String], changes: &[Change]) {
     for change in largest.iter().take(SHOWN) {
         let d = &change.difference;
         let relative = percent(d.relative);
-        *page += &markdown::row(change.key.iter().copied().chain([
+        *page += &markdown::row(change.key.iter().map(String::as_str).chain([
             change.column,
             &d.old,
             &d.new,

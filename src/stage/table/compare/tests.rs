@@ -54,7 +54,8 @@ fn oct23_against_itself_with_edits_gives_exactly_the_edits() {
     let changes = Table::parse("changes", done.text("changes").as_bytes()).unwrap();
     assert_eq!(changes.columns()[6..], CHANGE_COLUMNS);
     assert_eq!(changes.rows().len(), 2);
-    for (row, (edited, column)) in changes.rows().iter().zip(edited.iter().zip(["e2e_x", "costh_roof"])) {
+    for (row, (edited, column)) in changes.rows().zip(edited.iter().zip(["e2e_x", "costh_roof"])) {
+        let row = row.read();
         let cells: Vec<&str> = row.cells().collect();
         assert_eq!(cells[..3], edited[..3]);
         assert_eq!(cells[3..6], edited[9..12]);

@@ -10,11 +10,12 @@ use serde_json::{Map, Value, json};
 use super::columns::{Cell, Columns};
 use super::database::{self, Unusable};
 use super::lenient::{self, Number};
-use super::options::{At, Slo};
+use super::options::At;
 use super::record::{Problem, Reason, Record, Requests, Run};
 use super::tally::Tally;
 use super::{fields, gpu_samples, percentiles};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
+use crate::stage::metrics::slo::Slo;
 
 /// The stage.
 pub(super) struct Collect;

@@ -1,13 +1,11 @@
 //! `benchmark_data.db`: the requests of a run, row by row. Opened for reading only; unaware of what is made of them.
 
-use std::ffi::OsString;
 use std::path::Path;
 
+use rusqlite::Connection;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags};
 
-/// Bytes that are mapped at most: a scan of a large file would else count as memory.
-const MAPPED: i64 = 8 << 20;
+use crate::stage::sqlite;
 
 /// Why a database says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,37 +55,11 @@ pub(super) fn scan(path: &Path, depth: Depth, each: impl FnMut(&Row)) -> Result<
     if !meta.is_file() {
         return Err(Unusable::Unreadable);
     }
-    let db = open(path).map_err(|_| Unusable::Unreadable)?;
+    let db = sqlite::open_to_read(path).map_err(|_| Unusable::Unreadable)?;
     read(&db, depth, each).map_err(|error| match error {
         rusqlite::Error::SqlInputError { msg, .. } if msg.starts_with("no such table") => Unusable::NoTable,
         _ => Unusable::Unreadable,
     })
-}
-
-/// Nothing is written, and nothing is locked where nobody else can be writing.
-fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let beside = |ending: &str| {
-        let mut name = OsString::from(path);
-        name.push(ending);
-        std::fs::symlink_metadata(name).is_ok()
-    };
-    let quiet = !beside("-wal") && !beside("-journal");
-    let encoded: String = path
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .map(|byte| match byte {
-            b'/' | b'-' | b'_' | b'.' => char::from(*byte).to_string(),
-            byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
-            byte => format!("%{byte:02X}"),
-        })
-        .collect();
-    let uri = format!("file:{encoded}?{}", if quiet { "immutable=1" } else { "mode=ro" });
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(uri, flags)?;
-    db.pragma_update(None, "mmap_size", MAPPED)?;
-    Ok(db)
 }
 
 fn read(db: &Connection, depth: Depth, mut each: impl FnMut(&Row)) -> rusqlite::Result<()> {

@@ -23,9 +23,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<[f64; 3]>, StageError> {
     };
     let index = column("index");
     let mut extent = Extent::default();
-    let (mut seen, mut sum): (Vec<&str>, f64) = (Vec::new(), 0.0);
+    let (mut seen, mut sum): (Vec<String>, f64) = (Vec::new(), 0.0);
     for row in table.rows() {
-        let cell = row.cell(used).trim();
+        let cell = row.cell(used);
+        let cell = cell.trim();
         let value = cell.strip_suffix("MiB").unwrap_or(cell).trim().parse::<f64>().ok();
         let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) else {
             return Err(StageError::new(format!(
@@ -33,7 +34,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<[f64; 3]>, StageError> {
                 row.line()
             )));
         };
-        let gpu = index.map_or("", |index| row.cell(index).trim());
+        let gpu = index.map_or_else(String::new, |index| row.cell(index).trim().to_owned());
         if seen.contains(&gpu) {
             extent.add(sum / MIB);
             seen.clear();

@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Cell, Columns};
-use super::options::Slo;
 use super::percentiles;
 use crate::api::{StageContext, StageError};
+use crate::stage::metrics::slo::Slo;
 use crate::stage::table::percentile::Rule;
 
 /// Something wrong with a run directory.

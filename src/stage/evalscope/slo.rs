@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::columns::Cell;
-use super::options::Slo;
 use super::record::{self, Format, NAMES, Run};
 use super::sheet::{Row, Sheet};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
+use crate::stage::metrics::slo::Slo;
 
 /// The stage.
 pub(super) struct SloTable;

@@ -2,8 +2,9 @@
 
 use super::columns::Columns;
 use super::database::{Depth, Row, Tokens};
-use super::options::{At, Slo};
+use super::options::At;
 use super::record::{Recomputed, Requests};
+use crate::stage::metrics::slo::Slo;
 use crate::stage::table::percentile::percentile;
 
 /// Mean, highest and lowest of the values so far.
@@ -80,7 +81,7 @@ impl Tally {
             self.gpu.add(gpu);
         }
         if let Some(slo) = self.slo {
-            self.conforming += u64::from(row.success && slo.kept_by(row.ttft, row.tpot, row.latency));
+            self.conforming += u64::from(row.success && slo.keeps(row.ttft, row.tpot, row.latency));
         }
         if self.at.is_some() && row.success {
             self.sample(row);

@@ -21,9 +21,14 @@ pub struct Slo {
 }
 
 impl Slo {
+    /// The limits with their names.
+    pub fn limits(&self) -> [(&'static str, Option<f64>); 3] {
+        [("ttft", self.ttft), ("tpot", self.tpot), ("e2el", self.e2el)]
+    }
+
     /// What is wrong with the limits, if anything.
     pub fn check(&self) -> Result<(), ParamFault> {
-        let limits = [self.ttft, self.tpot, self.e2el];
+        let limits = self.limits().map(|(_, limit)| limit);
         let fault = |message: &str| Err(ParamFault { path: "slo".into(), message: message.into() });
         if limits.iter().all(Option::is_none) {
             return fault("expected at least one of ttft, tpot, e2el");

@@ -3,7 +3,7 @@
 
     bench/evalscope.py [--dirs 1000] [--rows 1000] [--styles old mixed] [--runs 5] [--dir DIR] [--tree DIR]
 
-cold    nothing is cached: every run directory is read, both tools write the same four tables (flow also the long one). The tools take turns.
+cold    nothing is cached: every run directory is read, both tools write the same four tables. The tools take turns.
 added   one more run directory, then flow again: beside flow's own cold time.
 no-op   nothing changed.
 
@@ -13,6 +13,7 @@ cache. --flow names the binary.
 """
 import argparse
 import csv
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -38,17 +39,23 @@ def same(a, b):
 
 
 def check(ours, plain):
-    """The number of cells compared; ends if one differs."""
+    """The number of cells compared; an error if one differs."""
     cells = 0
     for name in TABLES:
         a, b = table(f"{ours}/{name}"), table(f"{plain}/{name}")
         if a[0] != b[0] or len(a) != len(b):
-            sys.exit(f"{name}: {len(a)} and {len(b)} lines, or other columns")
+            raise ValueError(f"{name}: {len(a)} and {len(b)} lines, or other columns")
         for line, (x, y) in enumerate(zip(a, b)):
             cells += len(x)
             if len(x) != len(y) or not all(map(same, x, y)):
-                sys.exit(f"{name}, line {line + 1}: flow and the script differ")
+                raise ValueError(f"{name}, line {line + 1}: flow and the script differ")
     return cells
+
+
+def checked(work):
+    """In a process of its own: what starts another one counts as its memory, until that has more."""
+    with multiprocessing.Pool(1) as pool:
+        return pool.apply(check, (f"{work}/out", f"{work}/plain"))
 
 
 class Bench:
@@ -66,7 +73,7 @@ class Bench:
             evalscope_data.write(self.options)
             os.rename(self.options.out, self.tree)
         # runs to come, one by one
-        self.spare = f"{base}/spare"
+        self.spare = f"{self.tree}.spare"
         self.options.out = self.spare
         self.coming = [opt.dirs + number for number in range(opt.runs)]
         evalscope_data.write(self.options, self.coming)
@@ -91,7 +98,7 @@ def measure(opt, style, base):
     bench = Bench(opt, style, base)
     once(bench.script, bench.work)  # into the page cache
     cold = [bench.cold() for _ in range(opt.runs)]
-    cells = check(f"{bench.work}/out", f"{bench.work}/plain")
+    cells = checked(bench.work)
     flow, script = [run[0] for run in cold], [run[1] for run in cold]
     noop, added, tops = [], [], []
     try:
@@ -101,10 +108,11 @@ def measure(opt, style, base):
             tops.append(bench.added(index))
             added.append(once(bench.flow, bench.work))
         once(bench.script, bench.work)
-        check(f"{bench.work}/out", f"{bench.work}/plain")
+        checked(bench.work)
     finally:
         for top in tops:
             shutil.rmtree(top, ignore_errors=True)  # within one that is gone
+        shutil.rmtree(bench.spare)
     middle = lambda runs, what: statistics.median(run[what] for run in runs)
     print(f"{style}: {opt.dirs} runs of {opt.rows} requests, medians of {opt.runs}; {cells} cells equal")
     print(f"{'':18}{'CPU s':>9}{'wall s':>9}{'MiB':>7}")

@@ -1,4 +1,5 @@
-//! Named cells of a run. Runs with the same columns share their names: a thousand runs with a hundred columns each are held at once.
+//! Named cells of a run. Runs with the same columns share their names: a thousand runs with a hundred columns each are held at once. Unaware
+//! of what the columns say.
 
 use std::fmt;
 use std::ops::Index;

@@ -300,3 +300,79 @@ fn a_side_without_rows_gives_one_sided_keys_whatever_columns_it_lacks() {
         (Some(0), Some(1))
     );
 }
+
+/// A row: two cells of the key, a shared cell, a value.
+type Cells = (String, String, String, String);
+
+fn written(rows: &[Cells]) -> Vec<u8> {
+    // by another writer than the stage's, every cell in quotes
+    let mut writer =
+        ::csv::WriterBuilder::new().quote_style(::csv::QuoteStyle::Always).from_writer(Vec::new());
+    writer.write_record(["k1", "s", "v", "k2"]).unwrap();
+    rows.iter().for_each(|(k1, k2, s, v)| writer.write_record([k1, s, v, k2]).unwrap());
+    writer.into_inner().unwrap()
+}
+
+/// The join as the stage's documentation words it: rows of k1, s, k2, left v, right v.
+fn naive(left: &[Cells], right: &[Cells]) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    let key = |row: &Cells| (row.0.clone(), row.1.clone());
+    for (i, first) in left.iter().enumerate() {
+        if left[..i].iter().any(|before| key(before) == key(first)) {
+            continue;
+        }
+        for l in left.iter().filter(|l| key(l) == key(first)) {
+            let start = |v: &str| vec![l.0.clone(), l.2.clone(), l.1.clone(), l.3.clone(), v.to_owned()];
+            let before = rows.len();
+            rows.extend(right.iter().filter(|r| key(r) == key(l)).map(|r| start(&r.3)));
+            if rows.len() == before {
+                rows.push(start(""));
+            }
+        }
+    }
+    for (i, first) in right.iter().enumerate() {
+        let new = right[..i].iter().all(|before| key(before) != key(first));
+        if new && left.iter().all(|l| key(l) != key(first)) {
+            let all = right.iter().filter(|r| key(r) == key(first));
+            rows.extend(all.map(|r| vec![r.0.clone(), r.2.clone(), r.1.clone(), String::new(), r.3.clone()]));
+        }
+    }
+    rows
+}
+
+fn cells() -> impl proptest::strategy::Strategy<Value = Vec<Cells>> {
+    let row = ("[ab,\"\r\n ]{0,2}", "[x\n\"]{0,1}", "[s,é\"\n]{0,2}", "[0-9]{0,2}");
+    proptest::collection::vec(row, 0..120)
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #[test]
+    fn cells_of_any_text_join_as_by_hand(left in cells(), right in cells()) {
+        let with = json!({"on": ["k1", "k2"], "columns": ["v"], "on_duplicate": "cross"});
+        let done = Bench::new(&Join, with)
+            .file("left", "l.csv", written(&left))
+            .file("right", "r.csv", written(&right))
+            .run(&["csv", "report"])
+            .ok();
+        let text = done.text("csv");
+        let back: Vec<Vec<String>> = ::csv::Reader::from_reader(text.as_bytes())
+            .records()
+            .map(|record| record.unwrap().iter().map(str::to_owned).collect())
+            .collect();
+        proptest::prop_assert_eq!(back, naive(&left, &right));
+        let keys = |rows: &[Cells]| -> std::collections::BTreeSet<(String, String)> {
+            rows.iter().map(|row| (row.0.clone(), row.1.clone())).collect()
+        };
+        let (l, r) = (keys(&left), keys(&right));
+        let report = done.json("report");
+        proptest::prop_assert_eq!(&report["matched_keys"], l.intersection(&r).count());
+        proptest::prop_assert_eq!(report["left_only"].as_array().unwrap().len(), l.difference(&r).count());
+        proptest::prop_assert_eq!(report["right_only"].as_array().unwrap().len(), r.difference(&l).count());
+        let several = |rows: &[Cells], key: &(String, String)| {
+            rows.iter().filter(|row| row.0 == key.0 && row.1 == key.1).count() > 1
+        };
+        let repeated = l.union(&r).filter(|key| several(&left, key) || several(&right, key)).count();
+        proptest::prop_assert_eq!(report["duplicates"].as_array().unwrap().len(), repeated);
+    }
+}

@@ -1,14 +1,17 @@
 //! `table.compare`: what changed between two versions of a table. Unaware of what the columns mean.
 
 mod difference;
+mod params;
 mod summary;
+mod verdict;
+mod welch;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::Value;
 
-use self::difference::between;
+use self::difference::{Judge, between};
+use self::params::{FailOn, Params};
 use self::summary::{Change, Columns, Summary};
+use self::verdict::Verdicts;
 use super::csv::{LineEnd, Table, TableWriter};
 use super::keys::{self, Groups, Pairs};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
@@ -18,56 +21,6 @@ const CHANGE_COLUMNS: [&str; 6] = ["column", "old", "new", "absolute", "relative
 
 /// The stage.
 pub struct Compare;
-
-/// What `with` holds.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Params {
-    /// The key: columns of both tables whose cells, compared as text, say which rows are the same thing.
-    on: Vec<String>,
-    /// The columns to compare; without it all that both tables have, but the key and `spread`.
-    #[serde(default)]
-    columns: Option<Vec<String>>,
-    /// A number that changed by this share of its old value or less is within noise: 0.01 is 1 %.
-    #[serde(default)]
-    threshold: f64,
-    /// Columns that tell the repeats of one measurement apart (e.g. `repeat`): rows that differ only there are one sample.
-    #[serde(default)]
-    spread: Vec<String>,
-    /// What makes the stage fail, after its outputs are written.
-    #[serde(default)]
-    fail_on: Option<FailOn>,
-}
-
-/// What makes the stage fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum FailOn {
-    /// A value beyond noise.
-    Changed,
-    /// A key of the old table that the new one lacks.
-    Removed,
-    /// A value beyond noise, a key removed or a key added.
-    Any,
-}
-
-impl FailOn {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Changed => "changed",
-            Self::Removed => "removed",
-            Self::Any => "any",
-        }
-    }
-
-    fn applies(self, summary: &Summary) -> bool {
-        match self {
-            Self::Changed => !summary.changed.is_empty(),
-            Self::Removed => summary.removed > 0,
-            Self::Any => !summary.changed.is_empty() || summary.removed + summary.added > 0,
-        }
-    }
-}
 
 impl Stage for Compare {
     fn name(&self) -> &'static str {
@@ -88,7 +41,17 @@ impl Stage for Compare {
                 relative also where old is 0. NaN equals NaN and differs from everything else. A change is beyond noise if it is no\n\
                 change of a number, or if |relative| is above 'threshold' (always where old is 0) and, with repeats, the ranges\n\
                 [min, max] of the two samples do not touch; then old and new are the means. With n repeats on each side, two equal\n\
-                sources give ranges apart by chance in 2 (n!)^2 / (2n)! of the comparisons: 10 % for 3, 0.8 % for 5.\n\
+                sources give ranges apart by chance in 2 (n!)^2 / (2n)! of the comparisons: 10 % for 3, 0.8 % for 5. With 'noise':\n\
+                'welch' the interval d +- t s instead must not hold 0: d the difference of the means, s^2 = s1^2/n1 + s2^2/n2 with the\n\
+                sample variances, t the two-sided quantile of Student's distribution at 'confidence' with\n\
+                s^4 / ((s1^2/n1)^2/(n1 - 1) + (s2^2/n2)^2/(n2 - 1)) degrees of freedom (Welch 1947, Satterthwaite 1946). With one repeat on a\n\
+                side nothing is known of noise: the threshold alone decides. Two equal sources are called different in 1 - confidence of\n\
+                the comparisons.\n\
+                \n\
+                verdicts: for each key of both tables and each column of 'better' (by name) better, worse, same (not above 'threshold') or\n\
+                noise (above it, but not beyond noise), with the rule that decided (threshold, ranges, welch), the means, Welch's interval\n\
+                (low, high) and the numbers of repeats; only_left and only_right where the new or the old table alone lacks numbers (empty, NaN\n\
+                and infinite cells are none), and for keys of one table. 'fail_over' fails the stage after its outputs are written.\n\
                 \n\
                 changes: every value that differs, in the order of the old table's keys. summary: common, added and removed keys,\n\
                 changed (values beyond noise by column, columns without one left out), within_noise likewise, the keys added and\n\
@@ -100,37 +63,11 @@ impl Stage for Compare {
         .optional_output("changes", "CSV: key columns, column, old, new, absolute, relative, beyond_noise")
         .optional_output("summary", "JSON: counts and one-sided keys")
         .optional_output("markdown", "the same as a page")
+        .optional_output("verdicts", "CSV: key columns, column, verdict, rule, old, new, absolute, relative, low, high, old_repeats, new_repeats")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
-        let params: Params = parse_params(with)?;
-        let fault = |path: &str, message: String| Err(ParamFault { path: path.to_owned(), message });
-        if params.on.is_empty() {
-            return fault("on", "expected at least one key column".into());
-        }
-        if let Some(name) = params.on.iter().find(|name| CHANGE_COLUMNS.contains(&name.as_str())) {
-            return fault(
-                "on",
-                format!(
-                    "a key column cannot be named '{name}': the output 'changes' has a column of that name"
-                ),
-            );
-        }
-        if !(params.threshold >= 0.0 && params.threshold.is_finite()) {
-            return fault("threshold", "expected a share of 0 or more (0.01 is 1 %)".into());
-        }
-        let columns = params.columns.as_deref().unwrap_or_default();
-        let named =
-            [("on", params.on.as_slice()), ("spread", params.spread.as_slice()), ("columns", columns)];
-        let mut seen: Vec<(&str, &String)> = Vec::new();
-        for (path, name) in named.iter().flat_map(|(path, names)| names.iter().map(move |name| (*path, name)))
-        {
-            if let Some((other, _)) = seen.iter().find(|(_, known)| *known == name) {
-                return fault(path, format!("'{name}' stands in '{other}' already"));
-            }
-            seen.push((path, name));
-        }
-        Ok(())
+        parse_params::<Params>(with)?.check()
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
@@ -142,12 +79,19 @@ impl Stage for Compare {
         let new_keys = keys::group(&new, &new.require(&params.on, "on")?);
         let columns = Columns::choose(&params, &old, &new)?;
         let pairs = Pairs::new(&old_keys, &new_keys);
-        let changes = changes(&params, &old_keys, &new_keys, &pairs, &columns)?;
-        let summary = Summary::new(&params.on, (&old_keys, &new_keys), &pairs, columns, &changes);
+        let judge = Judge { threshold: params.threshold, noise: params.noise, confidence: params.confidence };
+        let changes = changes(&judge, &old_keys, &new_keys, &pairs, &columns)?;
+        let verdicts = Verdicts::new(&params.better, &judge, (&old_keys, &new_keys), &pairs)?;
+        let mut summary = Summary::new(&params.on, (&old_keys, &new_keys), &pairs, columns, &changes);
+        summary.verdicts = verdicts.tally();
 
         ctx.write("changes", &changes_csv(&params.on, &changes)?)?;
         ctx.write_json("summary", &summary)?;
-        ctx.write("markdown", summary.markdown(&params.on, params.threshold, &changes).as_bytes())?;
+        let page = summary.markdown(&params.on, &judge, &changes) + &verdicts.markdown(&params.on);
+        ctx.write("markdown", page.as_bytes())?;
+        if ctx.outputs.contains_key("verdicts") {
+            ctx.write("verdicts", &verdicts.csv(&params.on)?)?;
+        }
         ctx.log(format!(
             "{} keys in both, {} added, {} removed; {} values changed, {} within noise",
             summary.common,
@@ -156,12 +100,17 @@ impl Stage for Compare {
             summary.changed.values().sum::<usize>(),
             summary.within_noise.values().sum::<usize>()
         ));
-        match params.fail_on {
-            Some(fail_on) if fail_on.applies(&summary) => {
-                Err(difference_error(fail_on, &old, &new, &summary))
-            }
-            _ => Ok(Done::Made),
+        let mut wrong = Vec::new();
+        if let Some(fail_on) = params.fail_on.filter(|fail_on| fail_on.applies(&summary)) {
+            wrong.push(difference_text(fail_on, &old, &new, &summary));
         }
+        wrong.extend(params.fail_over.and_then(|over| verdicts.worse_text(over, &params.on, &old, &new)));
+        if wrong.is_empty() {
+            return Ok(Done::Made);
+        }
+        Err(StageError::new(wrong.join("\n")).hint(
+            "the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them",
+        ))
     }
 }
 
@@ -197,7 +146,7 @@ fn refuse_repeated_keys(params: &Params, tables: [&Table; 2]) -> Result<(), Stag
 
 /// Every value of a common key that differs.
 fn changes<'t>(
-    params: &Params,
+    judge: &Judge,
     old: &Groups<'t>,
     new: &Groups<'t>,
     pairs: &Pairs,
@@ -211,7 +160,7 @@ fn changes<'t>(
         for (o, n) in old_columns.iter().zip(&new_columns) {
             let before: Vec<&str> = old_rows.iter().map(|row| row.cell(*o)).collect();
             let after: Vec<&str> = new_rows.iter().map(|row| row.cell(*n)).collect();
-            if let Some(difference) = between(&before, &after, params.threshold) {
+            if let Some(difference) = between(&before, &after, judge) {
                 let column = &old.table().columns()[*o];
                 changes.push(Change { group: old_group, key: old.key(old_group), column, difference });
             }
@@ -256,7 +205,7 @@ fn changes_csv(on: &[String], changes: &[Change]) -> Result<Vec<u8>, StageError>
     writer.finish()
 }
 
-fn difference_error(fail_on: FailOn, old: &Table, new: &Table, summary: &Summary) -> StageError {
+fn difference_text(fail_on: FailOn, old: &Table, new: &Table, summary: &Summary) -> String {
     let mut parts = Vec::new();
     if fail_on != FailOn::Removed && !summary.changed.is_empty() {
         let by_column: Vec<String> =
@@ -269,14 +218,13 @@ fn difference_error(fail_on: FailOn, old: &Table, new: &Table, summary: &Summary
     if fail_on == FailOn::Any && summary.added > 0 {
         parts.push(format!("keys added: {}", summary.added));
     }
-    StageError::new(format!(
+    format!(
         "{} differs from {} ('fail_on' is {}): {}",
         new.name(),
         old.name(),
         fail_on.as_str(),
         parts.join("; ")
-    ))
-    .hint("the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them")
+    )
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Whether two values differ, by how much, and by more than noise. Unaware of tables.
 
+use super::params::Noise;
+use super::welch;
+
 /// How an old and a new value differ.
 #[derive(Debug, PartialEq)]
 pub(super) struct Difference {
@@ -11,8 +14,65 @@ pub(super) struct Difference {
     pub(super) absolute: Option<f64>,
     /// `(new - old) / |old|`; only between finite numbers and where old is not 0.
     pub(super) relative: Option<f64>,
-    /// The change counts: not numbers, or `|relative|` above the threshold and the ranges of the repeats apart.
+    /// The change counts: not numbers, or `|relative|` above the threshold and the repeats apart.
     pub(super) beyond_noise: bool,
+    /// What decided between a change and noise.
+    pub(super) rule: Rule,
+    /// Where `new - old` lies, by Welch's interval.
+    pub(super) interval: Option<(f64, f64)>,
+}
+
+/// What decided between a change and noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// Nothing but the threshold: too few repeats.
+    Threshold,
+    /// Whether the ranges of the repeats touch.
+    Ranges,
+    /// Whether Welch's interval holds 0.
+    Welch,
+}
+
+impl Rule {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Threshold => "threshold",
+            Self::Ranges => "ranges",
+            Self::Welch => "welch",
+        }
+    }
+}
+
+/// How changes are told from noise.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judge {
+    /// The share of the old value above which a change counts.
+    pub(super) threshold: f64,
+    /// What repeats say about noise.
+    pub(super) noise: Noise,
+    /// The probability of Welch's interval.
+    pub(super) confidence: f64,
+}
+
+impl Judge {
+    /// Whether a change is above the threshold; one from 0 always is.
+    pub(super) fn above(&self, relative: Option<f64>) -> bool {
+        relative.is_none_or(|r| r.abs() > self.threshold)
+    }
+
+    /// Whether two samples are apart, and what says so.
+    fn apart(&self, old: &Sample, new: &Sample) -> (bool, Rule, Option<(f64, f64)>) {
+        if old.numbers.len() == 1 && new.numbers.len() == 1 {
+            return (true, Rule::Threshold, None);
+        }
+        match self.noise {
+            Noise::Ranges => (old.max < new.min || new.max < old.min, Rule::Ranges, None),
+            Noise::Welch => match welch::interval(&old.numbers, &new.numbers, self.confidence) {
+                Some((low, high)) => (low > 0.0 || high < 0.0, Rule::Welch, Some((low, high))),
+                None => (true, Rule::Threshold, None),
+            },
+        }
+    }
 }
 
 /// Compares the cells of one key and column; several where the measurement was repeated.
@@ -20,28 +80,31 @@ pub(super) struct Difference {
 /// Numbers are compared as numbers (`1`, `1.0` and `1e0` are equal), everything else as text. NaN equals NaN; against anything
 /// else NaN, an infinity, an empty cell and text are changes without an amount. Repeats that are not all finite numbers are
 /// compared as sets of texts.
-pub(super) fn between(old: &[&str], new: &[&str], threshold: f64) -> Option<Difference> {
+pub(super) fn between(old: &[&str], new: &[&str], judge: &Judge) -> Option<Difference> {
     if same_cells(old, new) {
         return None;
     }
     let (Some(before), Some(after)) = (Sample::of(old), Sample::of(new)) else {
         let (old, new) = (texts(old), texts(new));
-        return Some(Difference { old, new, absolute: None, relative: None, beyond_noise: true });
+        let (absolute, relative, interval) = (None, None, None);
+        let (beyond_noise, rule) = (true, Rule::Threshold);
+        return Some(Difference { old, new, absolute, relative, beyond_noise, rule, interval });
     };
     let absolute = after.mean - before.mean;
     if absolute == 0.0 && (old.len() > 1 || new.len() > 1) {
         return None;
     }
     let relative = (before.mean != 0.0).then(|| absolute / before.mean.abs());
-    let apart = before.max < after.min || after.max < before.min;
-    let single = old.len() == 1 && new.len() == 1;
-    let beyond_noise = (single || apart) && relative.is_none_or(|r| r.abs() > threshold);
+    let (apart, rule, interval) = judge.apart(&before, &after);
+    let beyond_noise = apart && judge.above(relative);
     Some(Difference {
         old: before.text(old),
         new: after.text(new),
         absolute: Some(absolute),
         relative,
         beyond_noise,
+        rule,
+        interval,
     })
 }
 
@@ -72,12 +135,13 @@ fn same(a: &str, b: &str) -> bool {
     }
 }
 
-fn number(text: &str) -> Option<f64> {
+pub(super) fn number(text: &str) -> Option<f64> {
     text.trim().parse().ok()
 }
 
 /// The repeats of one measurement.
 struct Sample {
+    numbers: Vec<f64>,
     mean: f64,
     min: f64,
     max: f64,
@@ -89,13 +153,10 @@ impl Sample {
         let numbers: Vec<f64> =
             cells.iter().map(|cell| number(cell).filter(|n| n.is_finite())).collect::<Option<_>>()?;
         Some(Self {
-            // Summed in order of size, so that the order of the rows cannot change the last digit.
-            mean: match numbers.as_slice() {
-                [one] => *one,
-                many => sorted(many).iter().sum::<f64>() / many.len() as f64,
-            },
+            mean: mean(&numbers),
             min: numbers.iter().copied().fold(f64::INFINITY, f64::min),
             max: numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            numbers,
         })
     }
 
@@ -105,6 +166,14 @@ impl Sample {
             [one] => (*one).to_owned(),
             _ => self.mean.to_string(),
         }
+    }
+}
+
+/// The mean; summed in order of size, so that the order of the rows cannot change the last digit.
+pub(super) fn mean(numbers: &[f64]) -> f64 {
+    match numbers {
+        [one] => *one,
+        many => sorted(many).iter().sum::<f64>() / many.len() as f64,
     }
 }
 
@@ -125,6 +194,10 @@ fn texts(cells: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn between(old: &[&str], new: &[&str], threshold: f64) -> Option<Difference> {
+        super::between(old, new, &Judge { threshold, noise: Noise::Ranges, confidence: 0.95 })
+    }
 
     fn amounts(old: &[&str], new: &[&str], threshold: f64) -> Option<(Option<f64>, Option<f64>, bool)> {
         between(old, new, threshold).map(|d| (d.absolute, d.relative, d.beyond_noise))

@@ -4,12 +4,13 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::difference::Difference;
+use super::difference::{Difference, Judge};
+use super::params::Noise;
 use crate::stage::table::keys::{self, Groups, Pairs};
 use crate::stage::table::markdown;
 
 /// How many keys or changes a section of the Markdown page shows before it only counts.
-const SHOWN: usize = 20;
+pub(super) const SHOWN: usize = 20;
 
 /// The output `summary`.
 #[derive(Serialize)]
@@ -29,6 +30,9 @@ pub(super) struct Summary {
     pub(super) added_keys: Vec<Value>,
     pub(super) removed_keys: Vec<Value>,
     pub(super) columns: Columns,
+    /// How many verdicts of each kind there are, by column of `better`.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub(super) verdicts: IndexMap<String, IndexMap<&'static str, usize>>,
 }
 
 /// Which columns took part.
@@ -81,18 +85,27 @@ impl Summary {
             added_keys,
             removed_keys,
             columns,
+            verdicts: IndexMap::new(),
         }
     }
 
-    /// The output `markdown`.
-    pub(super) fn markdown(&self, on: &[String], threshold: f64, changes: &[Change]) -> String {
+    /// The output `markdown`, without the verdicts.
+    pub(super) fn markdown(&self, on: &[String], judge: &Judge, changes: &[Change]) -> String {
         let mut page = String::from("# Comparison of two tables\n\n");
         page += &format!("Key: {}. ", on.join(", "));
-        page += &match threshold {
+        page += &match judge.threshold {
             0.0 => "Every change counts".to_owned(),
             t => format!("A change counts if it is above {} %", t * 100.0),
         };
-        page += "; where measurements were repeated, only if their ranges are apart.\n\n";
+        page += &match judge.noise {
+            Noise::Ranges => {
+                "; where measurements were repeated, only if their ranges are apart.\n\n".to_owned()
+            }
+            Noise::Welch => format!(
+                "; where measurements were repeated, only if Welch's {} % interval of the difference does not hold 0.\n\n",
+                judge.confidence * 100.0
+            ),
+        };
         page += "| keys | number |\n| --- | ---: |\n";
         for (name, n) in [
             ("in both", self.common),
@@ -177,12 +190,12 @@ fn keys_section(page: &mut String, title: &str, on: &[String], all: &[Value]) {
     rest(page, all.len(), "`summary`");
 }
 
-fn rest(page: &mut String, all: usize, output: &str) {
+pub(super) fn rest(page: &mut String, all: usize, output: &str) {
     if all > SHOWN {
         *page += &format!("\nAnd {} more: see the output {output}.\n", all - SHOWN);
     }
 }
 
-fn percent(relative: Option<f64>) -> String {
+pub(super) fn percent(relative: Option<f64>) -> String {
     relative.map_or_else(String::new, |r| format!("{:+.2} %", r * 100.0))
 }

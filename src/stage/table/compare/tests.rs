@@ -215,3 +215,126 @@ fn parameters_are_checked_before_anything_runs() {
         "on: a key column cannot be named 'old': the output 'changes' has a column of that name"
     );
 }
+
+/// scipy 1.17.1: `stats.ttest_ind(new, old, equal_var=False).confidence_interval(0.95)` of tps are
+/// -0.5847 to 2.7181 for a and 0.8665 to 3.1335 for b, so a is noise.
+#[test]
+fn verdicts_say_what_got_better_or_worse_beyond_noise() {
+    let old = "k,repeat,tps,ttft\na,1,10,1\na,2,11,1\na,3,10.2,1\nb,1,10,1\nb,2,10.5,1\nb,3,9.5,1\nc,1,5,2\nd,1,5,0\ne,1,1,1\n";
+    let new = "k,repeat,tps,ttft\na,1,11,1\na,2,11,1\na,3,12.4,1\nb,1,12,1.5\nb,2,12.5,1.6\nb,3,11.5,1.4\nc,1,5.04,NaN\nd,1,4,3\nf,1,1,1\n";
+    let with = |extra: Value| {
+        let mut with = json!({
+            "on": ["k"], "spread": ["repeat"], "columns": ["tps", "ttft"], "threshold": 0.01, "noise": "welch",
+            "better": {"tps": "higher", "ttft": "lower"}
+        });
+        with.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        with
+    };
+    let run = |extra: Value| {
+        Bench::new(&Compare, with(extra))
+            .file("old", "old.csv", old)
+            .file("new", "new.csv", new)
+            .run(&["changes", "summary", "markdown", "verdicts"])
+    };
+    let done = run(json!({})).ok();
+    let table = Table::parse("verdicts", done.text("verdicts")).unwrap();
+    let rows: Vec<String> = table
+        .rows()
+        .map(|row| [0, 1, 2, 3, 10, 11].map(|column| row.cell(column).into_owned()).join(" "))
+        .collect();
+    expect![[r#"
+        a tps noise welch 3 3
+        a ttft same  3 3
+        b tps better welch 3 3
+        b ttft worse welch 3 3
+        c tps same threshold 1 1
+        c ttft only_left  1 0
+        d tps worse threshold 1 1
+        d ttft worse threshold 1 1
+        e  only_left  1 0
+        f  only_right  0 1"#]].assert_eq(&rows.join("\n"));
+    let cell = |row: usize, column: &str| -> f64 {
+        table.row(row).cell(table.column(column).unwrap()).parse().unwrap()
+    };
+    for (row, low, high) in
+        [(0, -0.584749894814977, 2.71808322814831), (2, 0.8665210322362404, 3.1334789677637596)]
+    {
+        assert!((cell(row, "low") - low).abs() < 1e-9, "{row}");
+        assert!((cell(row, "high") - high).abs() < 1e-9, "{row}");
+    }
+    assert_eq!(
+        done.json("summary")["verdicts"]["ttft"],
+        json!({"better": 0, "worse": 2, "same": 1, "noise": 0, "only_left": 1, "only_right": 0})
+    );
+    let page = done.text("markdown");
+    expect![[r#"
+
+        ## Better and worse
+
+        | column | better is | better | worse | same | noise | only_left | only_right |
+        | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |
+        | tps | higher | 1 | 1 | 1 | 1 | 0 | 0 |
+        | ttft | lower | 0 | 2 | 1 | 0 | 1 | 0 |
+
+        ### Worse
+
+        | k | column | old | new | change | decided by |
+        | --- | --- | ---: | ---: | ---: | --- |
+        | d | ttft | 0 | 3 |  | threshold |
+        | b | ttft | 1 | 1.5 | +50.00 % | welch |
+        | d | tps | 5 | 4 | -20.00 % | threshold |
+    "#]].assert_eq(&page[page.find("\n## Better").unwrap()..]);
+
+    failed(&run(json!({"fail_over": 0.1})), expect![[r#"
+        new.csv is worse than old.csv by more than 10 % ('fail_over' is 0.1) in 3 values:
+          k=d: ttft 0 -> 3
+          k=b: ttft 1 -> 1.5 (+50.00 %)
+          k=d: tps 5 -> 4 (-20.00 %)
+        the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them"#]]);
+    failed(&run(json!({"fail_over": 0.1, "fail_on": "removed"})), expect![[r#"
+        new.csv differs from old.csv ('fail_on' is removed): keys removed: 1
+        new.csv is worse than old.csv by more than 10 % ('fail_over' is 0.1) in 3 values:
+          k=d: ttft 0 -> 3
+          k=b: ttft 1 -> 1.5 (+50.00 %)
+          k=d: tps 5 -> 4 (-20.00 %)
+        the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them"#]]);
+    assert!(run(json!({"fail_over": 0.5, "better": {"tps": "higher"}})).result.is_ok());
+    // more confidence asked for, and less is sure
+    let sure = run(json!({"confidence": 0.9999})).ok();
+    assert_eq!(sure.json("summary")["verdicts"]["ttft"]["noise"], json!(1));
+}
+
+#[test]
+fn a_column_with_a_direction_holds_numbers() {
+    let with = json!({"on": ["k"], "better": {"v": "lower"}});
+    failed(
+        &compare(with.clone(), "k,v\na,1\n", "k,v\na,x\n"),
+        expect![[r#"
+            new.csv line 2, column 'v': 'x' is no number
+            'better' names columns of numbers; empty cells and NaN are passed over"#]],
+    );
+    failed(
+        &compare(with, "k,v\na,1\n", "k,w\na,1\n"),
+        expect!["new.csv: no column 'v' (parameter 'better'); its header is: k,w"],
+    );
+    let fault = |with: Value| {
+        let fault = Compare.check(&with).unwrap_err();
+        format!("{}: {}", fault.path, fault.message)
+    };
+    assert_eq!(
+        fault(json!({"on": ["k"], "fail_over": 0.1})),
+        "fail_over: 'better' has to say which columns can get worse, and how"
+    );
+    assert_eq!(
+        fault(json!({"on": ["k"], "columns": ["v"], "better": {"w": "lower"}})),
+        "better: 'w' is not among the columns that are compared"
+    );
+    assert_eq!(
+        fault(json!({"on": ["k"], "confidence": 1})),
+        "confidence: expected a probability between 0 and 1 (0.95 is 95 %)"
+    );
+    assert_eq!(
+        fault(json!({"on": ["low"], "better": {"w": "lower"}})),
+        "on: a key column cannot be named 'low': the output 'verdicts' has a column of that name"
+    );
+}

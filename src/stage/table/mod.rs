@@ -1,6 +1,7 @@
-//! Tables: reading, writing, joining, comparing.
+//! Tables: reading, writing, joining, comparing, converting.
 
 pub mod compare;
+pub mod convert;
 pub mod csv;
 pub mod join;
 pub mod jsonl;
@@ -8,6 +9,7 @@ pub mod keys;
 pub mod markdown;
 pub mod number;
 pub mod percentile;
+pub mod typed;
 
 use crate::api::Catalog;
 
@@ -15,4 +17,5 @@ use crate::api::Catalog;
 pub fn register(catalog: &mut Catalog) {
     catalog.add(join::Join);
     catalog.add(compare::Compare);
+    catalog.add(convert::Convert);
 }

@@ -154,6 +154,31 @@ fn an_unwanted_change_fails_the_run_after_its_report() {
 }
 
 #[test]
+fn a_run_fails_if_something_got_worse_beyond_noise() {
+    let table = |values: [f64; 3]| {
+        let rows = values.iter().enumerate().map(|(n, v)| format!("a,{n},{v}\r\n"));
+        format!("k,repeat,ttft\r\n{}", rows.collect::<String>())
+    };
+    for (new, code, verdict) in
+        [([1.1, 1.4, 0.9], 0, "noise"), ([1.3, 1.32, 1.28], 1, "worse"), ([0.7, 0.71, 0.69], 0, "better")]
+    {
+        let w = comparison(json!({
+            "on": ["k"], "spread": ["repeat"], "noise": "welch", "better": {"ttft": "lower"}, "fail_over": 0.1
+        }));
+        let mut flow = w.json("flow.json");
+        flow["steps"]["compare"]["outputs"]["verdicts"] =
+            json!({"path": "out/verdicts.csv", "on_failure": true});
+        w.write("flow.json", flow.to_string());
+        w.write("old.csv", table([1.0, 1.02, 0.98])).write("new.csv", table(new));
+        let run = w.run(&[]).exits(code);
+        if code == 1 {
+            run.says("k=a: ttft 1 -> 1.3 (+30.00 %)");
+        }
+        assert!(w.read("out/verdicts.csv").contains(&format!("a,ttft,{verdict},welch,")), "{verdict}");
+    }
+}
+
+#[test]
 fn a_wrong_column_is_named_with_what_there_is() {
     let w = comparison(json!({"on": ["k"], "columns": ["valu"]}));
     w.write("old.csv", "k,value\r\na,1\r\n").write("new.csv", "k,value\r\na,1\r\n");

@@ -45,6 +45,9 @@ struct First {
     row: u32,
 }
 
+/// The first row of each key, and every other row with the first of its key.
+type Part = (HashTable<First>, Vec<(u32, u32)>);
+
 fn mark(hash: u64) -> u32 {
     (hash >> 24) as u32
 }
@@ -56,7 +59,7 @@ fn part(hash: u64) -> usize {
 /// Groups the rows of a table by the cells of `columns`.
 pub fn group<'t>(table: &'t Table, columns: &[usize]) -> Groups<'t> {
     let hashes = table.hashes(columns);
-    let found: Vec<(HashTable<First>, Vec<(u32, u32)>)> =
+    let found: Vec<Part> =
         (0..PARTS).into_par_iter().map(|p| first_rows(table, columns, &hashes, p)).collect();
     let (parts, repeats): (Vec<_>, Vec<_>) = found.into_iter().unzip();
     let repeats: Vec<(u32, u32)> = repeats.into_iter().flatten().collect();
@@ -79,12 +82,7 @@ pub fn group<'t>(table: &'t Table, columns: &[usize]) -> Groups<'t> {
 }
 
 /// The first row of each key of a part, and every other row with the first of its key.
-fn first_rows(
-    table: &Table,
-    columns: &[usize],
-    hashes: &[u64],
-    wanted: usize,
-) -> (HashTable<First>, Vec<(u32, u32)>) {
+fn first_rows(table: &Table, columns: &[usize], hashes: &[u64], wanted: usize) -> Part {
     let mut firsts = HashTable::with_capacity(hashes.len() / PARTS);
     let mut repeats = Vec::new();
     let alike = Alike::new(columns.iter().map(|column| (*column, *column)));

@@ -252,7 +252,8 @@ fn verdicts_say_what_got_better_or_worse_beyond_noise() {
         d tps worse threshold 1 1
         d ttft worse threshold 1 1
         e  only_left  1 0
-        f  only_right  0 1"#]].assert_eq(&rows.join("\n"));
+        f  only_right  0 1"#]]
+    .assert_eq(&rows.join("\n"));
     let cell = |row: usize, column: &str| -> f64 {
         table.row(row).cell(table.column(column).unwrap()).parse().unwrap()
     };
@@ -283,21 +284,28 @@ fn verdicts_say_what_got_better_or_worse_beyond_noise() {
         | d | ttft | 0 | 3 |  | threshold |
         | b | ttft | 1 | 1.5 | +50.00 % | welch |
         | d | tps | 5 | 4 | -20.00 % | threshold |
-    "#]].assert_eq(&page[page.find("\n## Better").unwrap()..]);
+    "#]]
+    .assert_eq(&page[page.find("\n## Better").unwrap()..]);
 
-    failed(&run(json!({"fail_over": 0.1})), expect![[r#"
+    failed(
+        &run(json!({"fail_over": 0.1})),
+        expect![[r#"
         new.csv is worse than old.csv by more than 10 % ('fail_over' is 0.1) in 3 values:
           k=d: ttft 0 -> 3
           k=b: ttft 1 -> 1.5 (+50.00 %)
           k=d: tps 5 -> 4 (-20.00 %)
-        the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them"#]]);
-    failed(&run(json!({"fail_over": 0.1, "fail_on": "removed"})), expect![[r#"
+        the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them"#]],
+    );
+    failed(
+        &run(json!({"fail_over": 0.1, "fail_on": "removed"})),
+        expect![[r#"
         new.csv differs from old.csv ('fail_on' is removed): keys removed: 1
         new.csv is worse than old.csv by more than 10 % ('fail_over' is 0.1) in 3 values:
           k=d: ttft 0 -> 3
           k=b: ttft 1 -> 1.5 (+50.00 %)
           k=d: tps 5 -> 4 (-20.00 %)
-        the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them"#]]);
+        the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them"#]],
+    );
     assert!(run(json!({"fail_over": 0.5, "better": {"tps": "higher"}})).result.is_ok());
     // more confidence asked for, and less is sure
     let sure = run(json!({"confidence": 0.9999})).ok();

@@ -169,7 +169,11 @@ fn parquet_holds_types_nulls_and_nan() {
     let done = convert(json!({"format": "parquet"}), "t.csv", CSV).ok();
     let reader = SerializedFileReader::new(std::fs::File::open(done.path("table")).unwrap()).unwrap();
     let rows: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
-    expect![[r#""#]].assert_eq(&rows.join("\n"));
+    expect![[r#"
+        {name: "a", n: 1, x: 0.5, ok: true, note: "007"}
+        {name: "b,"c", n: null, x: NaN, ok: false, note: ""}
+        {name: "é", n: -3, x: 2.0, ok: null, note: "x"}"#]]
+    .assert_eq(&rows.join("\n"));
 }
 
 /// The rows of a table in one format after they went through another.

@@ -79,7 +79,7 @@ impl<'f> Source<'f> {
         for name in named {
             seen.entry(name).or_default();
         }
-        for name in declared.keys().filter(|name| !seen.contains_key(*name)) {
+        if let Some(name) = declared.keys().find(|name| !seen.contains_key(*name)) {
             let known: Vec<&str> = seen.keys().map(String::as_str).collect();
             let error = StageError::new(format!(
                 "{}: no column '{name}' (parameter 'types'); its columns are: {}",

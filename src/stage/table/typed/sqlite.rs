@@ -30,7 +30,7 @@ pub(super) fn read(
         Ok(statement) => statement,
         Err(_) => db.prepare(&select).map_err(failed)?,
     };
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query([]).map_err(failed)?;
     let mut number = 0;
     while let Some(row) = rows.next().map_err(failed)? {

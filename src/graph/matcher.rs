@@ -105,11 +105,14 @@ mod tests {
         /// As the parser of the whole glob has it.
         #[test]
         fn as_the_whole_glob(glob in "(a|b|/a|\\*|\\?|/\\*\\*/|/|\\[\\[\\]|\\[ab\\]|\\{a,b/a\\}){1,6}", path in "[ab/\\[]{1,7}") {
-            prop_assume!(!glob.contains("//") && !path.contains("//"));
+            // as they come here: no slash at the end, none twice
+            let single = |text: String| {
+                let text = text.replace("//", "/").replace("//", "/").replace("//", "/");
+                text.strip_suffix('/').map_or(text.clone(), str::to_owned)
+            };
+            let (glob, path) = (single(glob), single(path));
             let whole = GlobBuilder::new(&glob).literal_separator(true).backslash_escape(true).build();
             let (Ok(whole), Ok(ours)) = (whole, Matcher::new(glob.clone())) else { return Ok(()) };
-            // no path that is asked for ends in a slash
-            prop_assume!(!path.ends_with('/'));
             prop_assert_eq!(ours.matches(&path), whole.compile_matcher().is_match(&path), "{} {}", glob, path);
         }
     }

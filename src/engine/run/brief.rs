@@ -28,7 +28,7 @@ pub(super) struct Brief {
 impl Default for Brief {
     fn default() -> Self {
         Self {
-            stages: Kind { time: 0.002, most: 16, mean: None },
+            stages: Kind { time: 0.005, most: 16, mean: None },
             commands: Kind { time: 0.010, most: 4, mean: None },
         }
     }

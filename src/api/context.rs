@@ -48,6 +48,12 @@ impl InputFile {
         std::fs::read(&self.path).map_err(|e| StageError::io("read", Path::new(&self.name), e))
     }
 
+    /// Reads a JSON value; an error names file and line.
+    pub fn read_json<T: DeserializeOwned>(&self) -> Result<T, StageError> {
+        serde_json::from_slice(&self.read()?)
+            .map_err(|e| StageError::new(format!("{}:{}: {e}", self.name, e.line())))
+    }
+
     /// Reads it whole as UTF-8.
     pub fn read_text(&self) -> Result<String, StageError> {
         String::from_utf8(self.read()?).map_err(|e| {

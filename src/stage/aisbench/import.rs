@@ -220,17 +220,14 @@ impl Directory {
         if !file.path.exists() {
             return Ok(None);
         }
-        let clock: Clock = serde_json::from_slice(&file.read()?)
-            .map_err(|e| StageError::new(format!("{}:{}: {e}", file.name, e.line())))?;
-        Ok(Some(clock))
+        file.read_json().map(Some)
     }
 
     /// What the tool was allowed to have in flight: the greatest that its json files name.
     fn max_concurrency(&self) -> Result<Option<u64>, StageError> {
         let mut greatest = None;
         for file in self.files(".json")?.iter().filter(|file| !file.name.ends_with(CLOCK)) {
-            let value: Value = serde_json::from_slice(&file.read()?)
-                .map_err(|e| StageError::new(format!("{}:{}: {e}", file.name, e.line())))?;
+            let value: Value = file.read_json()?;
             let stages = value["Max Concurrency"].as_object();
             let named = stages.into_iter().flat_map(|stages| stages.values()).filter_map(Value::as_u64);
             greatest = named.chain(greatest).max();

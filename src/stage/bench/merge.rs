@@ -161,10 +161,7 @@ impl Stage for Merge {
 }
 
 fn read_pod(file: &InputFile) -> Result<Pod, StageError> {
-    serde_json::from_slice(&file.read()?).map_err(|e| {
-        StageError::new(format!("{}:{}: {e}", file.name, e.line()))
-            .hint("expected an output 'pod' of aisbench.import")
-    })
+    file.read_json().map_err(|e| e.hint("expected an output 'pod' of aisbench.import"))
 }
 
 /// Takes out rows that are there already, and tells of them.

@@ -112,8 +112,7 @@ fn of_pods(ctx: &StageContext) -> Result<u64, StageError> {
     let [file] = ctx.files("report") else {
         return Err(missing("neither given, nor an input 'report' that names it".to_owned()));
     };
-    let report: Value = serde_json::from_slice(&file.read()?)
-        .map_err(|e| StageError::new(format!("{}:{}: {e}", file.name, e.line())))?;
+    let report: Value = file.read_json()?;
     report["max_concurrency"].as_u64().filter(|max| *max > 0).ok_or_else(|| {
         let pods = report["pods"].as_array().into_iter().flatten();
         let unknown =

@@ -104,9 +104,7 @@ impl Stage for Mfu {
         let params: Params = ctx.params()?;
         let mut measured: Vec<(String, Value)> = Vec::new();
         for file in ctx.files("measured") {
-            let value: Value = serde_json::from_slice(&file.read()?)
-                .map_err(|e| StageError::new(format!("{}:{}: {e}", file.name, e.line())))?;
-            measured.push((file.name.clone(), value));
+            measured.push((file.name.clone(), file.read_json()?));
         }
         let mut values = [0.0; 7];
         for ((name, given), slot) in NAMES.iter().zip(params.members()).zip(&mut values) {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::lenient::Number;
 
 /// Metrics inside one percentile, by column ending; others follow by name.
-const ORDER: [&str; 8] = [
+pub(super) const METRICS: [&str; 8] = [
     "ttft_",
     "itl_",
     "tpot_",
@@ -43,7 +43,7 @@ fn metric(name: &str) -> String {
     name.to_lowercase().replace(' ', "_").replace("(s)", "").replace("(ms)", "")
 }
 
-/// `min`, ascending percentiles, `max`; inside one by [`ORDER`].
+/// `min`, ascending percentiles, `max`; inside one by [`METRICS`].
 pub(super) fn order(a: &str, b: &str) -> Ordering {
     let place = |column: &str| {
         let (label, metric) = column.split_once('_').unwrap_or((column, ""));
@@ -52,7 +52,7 @@ pub(super) fn order(a: &str, b: &str) -> Ordering {
             "max" => f64::INFINITY,
             label => label.trim_end_matches('p').parse().unwrap_or(f64::MAX),
         };
-        let known = ORDER.iter().position(|known| *known == metric).unwrap_or(ORDER.len());
+        let known = METRICS.iter().position(|known| *known == metric).unwrap_or(METRICS.len());
         (percent, label.to_owned(), known, metric.to_owned())
     };
     let (a, b) = (place(a), place(b));

@@ -158,10 +158,8 @@ pub(super) fn read(ctx: &StageContext) -> Result<Vec<Record>, StageError> {
     let mut records = Vec::new();
     let mut known = Vec::new();
     for file in ctx.files("runs") {
-        let mut record: Record = serde_json::from_slice(&file.read()?).map_err(|e| {
-            StageError::new(format!("{}:{}: {e}", file.name, e.line()))
-                .hint("give the outputs of evalscope.collect")
-        })?;
+        let mut record: Record =
+            file.read_json().map_err(|e| e.hint("give the outputs of evalscope.collect"))?;
         if let Some(run) = &mut record.run {
             run.row.share(&mut known);
             run.percentiles.share(&mut known);

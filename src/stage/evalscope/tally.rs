@@ -3,6 +3,7 @@
 use super::columns::Columns;
 use super::database::{Depth, Row, Tokens};
 use super::options::At;
+use super::percentiles::METRICS;
 use super::record::{Recomputed, Requests};
 use crate::stage::metrics::slo::Slo;
 use crate::stage::table::percentile::percentile;
@@ -30,18 +31,6 @@ impl Extent {
         (self.count > 0).then(|| [self.sum / self.count as f64, self.highest, self.lowest])
     }
 }
-
-/// Values of successful requests, by the endings of their columns; in seconds, tokens and tokens per second.
-const METRICS: [&str; 8] = [
-    "ttft_",
-    "itl_",
-    "tpot_",
-    "latency_",
-    "input_tokens",
-    "output_tokens",
-    "output_(tok/s)",
-    "total_(tok/s)",
-];
 
 /// Takes rows.
 #[derive(Debug, Default)]

@@ -3,9 +3,7 @@
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use crate::api::{
-    Done, InputFile, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params,
-};
+use crate::api::{Done, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 use crate::stage::table::number::python_float;
 
 /// The stage.
@@ -47,7 +45,8 @@ impl Stage for Report {
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
-        let (mfu, rouge) = (object(ctx.input("mfu")?)?, object(ctx.input("rouge")?)?);
+        let mfu: Map<String, Value> = ctx.input("mfu")?.read_json()?;
+        let rouge: Map<String, Value> = ctx.input("rouge")?.read_json()?;
         let mut text = String::new();
         let mut values: IndexMap<&str, Value> = IndexMap::new();
         for (name, input, path) in LINES {
@@ -70,11 +69,6 @@ impl Stage for Report {
         ctx.write_json("json", &values)?;
         Ok(Done::Made)
     }
-}
-
-fn object(file: &InputFile) -> Result<Map<String, Value>, StageError> {
-    serde_json::from_slice(&file.read()?)
-        .map_err(|e| StageError::new(format!("{}:{}:{}: {e}", file.name, e.line(), e.column())))
 }
 
 #[cfg(test)]

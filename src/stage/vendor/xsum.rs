@@ -137,8 +137,7 @@ fn of_task(files: &[InputFile]) -> Result<u64, StageError> {
         return Err(StageError::new("parameter task_nums: missing")
             .hint("give it in 'with', or an input 'task' that holds it"));
     };
-    let task: Value = serde_json::from_slice(&file.read()?)
-        .map_err(|e| StageError::new(format!("{}:{}: {e}", file.name, e.line())))?;
+    let task: Value = file.read_json()?;
     task["task_nums"].as_u64().filter(|count| *count > 0).ok_or_else(|| {
         StageError::new(format!(
             "{}: member 'task_nums': expected a number above 0, found {}",

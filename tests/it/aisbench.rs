@@ -195,6 +195,11 @@ fn a_request_that_is_there_twice_is_refused_with_both_places() {
     ] {
         assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
     }
+    // under another name it is the same request
+    fs::rename(&pods[2], w.path("trees/y/demo-8b-pod-a.bak")).unwrap();
+    pods[2] = w.path("trees/y/demo-8b-pod-a.bak");
+    let failed = run(&w, &pods, &[]).exits(1);
+    assert!(failed.stderr.contains("24 requests are there twice"), "{}", failed.stderr);
     run(&w, &pods, &["on_duplicate=drop"]).ok();
     let report = w.json("out/aisbench/merge_report.json");
     assert_eq!(report["duplicates"].as_array().unwrap().len(), 24);

@@ -47,7 +47,7 @@ enum Align {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Params {
-    /// What to do about a request with the pod, data set and uuid of another one.
+    /// What to do about a request with the data set and uuid of another one, in whatever pod.
     on_duplicate: OnDuplicate,
     /// How the clocks of pods are brought together.
     align: Align,
@@ -89,7 +89,7 @@ impl Stage for Merge {
         Signature::new::<Params>(
             "Pools the raw requests of pods, so that statistics are those of all requests: no percentile is averaged.\n\
                 \n\
-                A request with the pod, data_abbr and uuid of another one is refused, both places named, or dropped if asked. Times are\n\
+                A request with the data_abbr and uuid of another one is refused, both places named, or dropped if asked: in whatever pod it stands. Times are\n\
                 comparable only on one clock: pods of different hosts need a clock_offset each; a pod that begins more than 120 s (or the longest run,\n\
                 if that is longer) after the others ended is refused, as its clock probably counts from another moment. align: start lets all pods\n\
                 begin together. The report sets the sum of the pods' throughputs (requests per second, each over its own window) beside that of the union\n\
@@ -126,6 +126,10 @@ impl Stage for Merge {
         let duplicates = without_duplicates(&mut rows);
         if params.on_duplicate == OnDuplicate::Fail && !duplicates.is_empty() {
             return Err(refused(&duplicates));
+        }
+        let (with, without): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|pod| pod.clock_offset.is_some());
+        if let (Some(with), Some(without)) = (with.first(), without.first()) {
+            ctx.log(format!("{} has a clock.json, and {} has none: it is not used", with.name, without.name));
         }
         let shifts = match params.align {
             Align::None => shifts(&pods).map_err(incomparable)?,
@@ -166,7 +170,7 @@ fn read_pod(file: &InputFile) -> Result<Pod, StageError> {
 
 /// Takes out rows that are there already, and tells of them.
 fn without_duplicates(rows: &mut [Vec<Row>]) -> Vec<Duplicate> {
-    let mut seen: HashMap<(String, String, String), String> = HashMap::new();
+    let mut seen: HashMap<(String, String), String> = HashMap::new();
     let mut duplicates = Vec::new();
     for rows in rows {
         rows.retain(|row| {
@@ -175,7 +179,8 @@ fn without_duplicates(rows: &mut [Vec<Row>]) -> Vec<Duplicate> {
                 return true;
             };
             let place = row.place.clone().unwrap_or_else(|| format!("id {}", row.id));
-            match seen.entry((pod.clone(), data_abbr.clone(), uuid.clone())) {
+            // a uuid is unique by itself: a copy of a pod has another name
+            match seen.entry((data_abbr.clone(), uuid.clone())) {
                 Entry::Vacant(entry) => {
                     entry.insert(place);
                     true
@@ -274,7 +279,7 @@ fn report(
     names.retain(|_, pods| pods.len() > 1);
     let collisions: Vec<Value> =
         names.into_iter().map(|(name, pods)| json!({ "name": name, "pods": pods })).collect();
-    let limits: Option<u64> = pods.iter().map(|pod| pod.max_concurrency).sum();
+    let limits = pods.iter().try_fold(0u64, |sum, pod| sum.checked_add(pod.max_concurrency?));
     json!({
         "rules": rules.name(),
         "units": "seconds; throughput: successful requests per second",

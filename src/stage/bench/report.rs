@@ -84,6 +84,12 @@ impl Stage for Report {
                 rows.len()
             )));
         };
+        if exact.total.common.benchmark_duration_s <= 0.0 {
+            return Err(StageError::new(format!(
+                "{}: all requests took no time: nothing is per second",
+                input.name
+            )));
+        }
         let (stage, name) = match params.stage {
             Part::Total => (&exact.total, "total"),
             Part::Stable => {

@@ -114,6 +114,10 @@ impl Stage for Mfu {
             };
         }
         let [parameters, prompt_tokens, new_tokens, duration, ttft, peak_tflops, gpus] = values;
+        if ttft > duration {
+            return Err(StageError::new(format!("ttft is {ttft} s, more than the duration of {duration} s"))
+                .hint("both are in seconds, from the first request on"));
+        }
         let tps = (prompt_tokens + new_tokens) / duration;
         let throughput = if duration > ttft { new_tokens / (duration - ttft) } else { new_tokens / duration };
         let mfu = tps * 2.0 * parameters / (peak_tflops * 1e12 * gpus);
@@ -211,6 +215,10 @@ mod tests {
         assert!(error.message.contains("more than the peak is impossible"));
         let log = with("peak_tflops", 31200.0).ok().log;
         assert!(log[0].starts_with("warning: mfu is 0.00036"), "{log:?}");
+        assert_eq!(
+            with("ttft", 200.0).result.unwrap_err().message,
+            "ttft is 200 s, more than the duration of 193.57586941402406 s"
+        );
         assert!(Mfu.check(&json!({"gpus": 1.5})).is_err());
         assert!(Mfu.check(&json!({"duration": 0})).is_err());
         let Err(error) = Bench::new(&Mfu, json!({})).run(&["summary"]).result else { panic!() };

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, check_params};
+use crate::stage::metrics::row::MOST_TOKENS;
 use crate::stage::table::jsonl::{JsonLines, write_line};
 
 /// The stage.
@@ -96,8 +97,9 @@ impl Stage for Pairs {
                 continue;
             };
             for (sum, name) in tokens.iter_mut().zip(["prompt_tokens", "new_tokens"]) {
-                *sum =
-                    sum.zip(output.rest.get(name).and_then(Value::as_u64)).map(|(sum, tokens)| sum + tokens);
+                *sum = sum
+                    .zip(tokens_of(output.rest.get(name), name, &output.place)?)
+                    .map(|(sum, tokens)| sum + tokens);
             }
             write_line(
                 &mut pairs,
@@ -124,6 +126,16 @@ impl Stage for Pairs {
         ctx.write("pairs", &pairs)?;
         ctx.write_json("counts", &counts)?;
         Ok(Done::Made)
+    }
+}
+
+/// A count of tokens; `None` if there is none.
+fn tokens_of(value: Option<&Value>, name: &str, place: &str) -> Result<Option<u64>, StageError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value.as_u64().filter(|tokens| *tokens <= MOST_TOKENS).map(Some).ok_or_else(|| {
+            StageError::new(format!("{place}: member '{name}': expected a number of tokens, found {value}"))
+        }),
     }
 }
 
@@ -226,6 +238,11 @@ mod tests {
         assert_eq!(
             done.json("counts"),
             json!({"rows": 2, "outputs": 2, "pairs": 1, "without_output": 1, "without_row": 1, "prompt_tokens": null, "new_tokens": null})
+        );
+        let negative = "{\"id\": 1, \"prediction\": \"a\", \"new_tokens\": -3}";
+        assert_eq!(
+            error(json!({"on_unmatched": "skip"}), &[negative]),
+            "o0.jsonl:1: member 'new_tokens': expected a number of tokens, found -3"
         );
         assert_eq!(error(json!({}), &[one, one]), "id 1 stands twice: o0.jsonl:1 and o1.jsonl:1");
         assert_eq!(

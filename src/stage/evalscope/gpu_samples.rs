@@ -15,7 +15,9 @@ const MIB: f64 = 1024.0;
 /// Mean, highest and lowest memory in use in GiB over all samples; `None` if there are none. With a column `index` the memory of all GPUs of
 /// a sample is added up, as evalscope does; a sample begins where an index comes again. Without it each line is a sample.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<[f64; 3]>, StageError> {
-    let table = Table::parse(FILE, bytes)?;
+    // the last line of a file that was cut has no end: its number may lack digits
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(bytes, |end| &bytes[..=end]);
+    let table = Table::parse(FILE, whole)?;
     let column = |name: &str| table.columns().iter().position(|column| column.trim() == name);
     let Some(used) = column("memory.used [MiB]").or_else(|| column("memory.used")) else {
         return Err(StageError::new(format!("{FILE}:1: expected a column 'memory.used [MiB]'"))
@@ -57,6 +59,8 @@ mod tests {
     fn one_gpu_several_and_none() {
         let one = b"timestamp, memory.used [MiB]\n2026/01/01 08:00:00.123, 1024 MiB\n2026/01/01 08:00:01.125, 3072 MiB\n";
         assert_eq!(read(one).unwrap(), Some([2.0, 3.0, 1.0]));
+        let cut = [&one[..], b"2026/01/01 08:00:02.125, 2"].concat();
+        assert_eq!(read(&cut).unwrap(), read(one).unwrap(), "its number may lack digits");
         let two = b"timestamp, index, memory.used [MiB]\nt, 0, 512 MiB\nt, 1, 1536 MiB\nt, 0, 1024 MiB\nt, 1, 3072 MiB\n";
         assert_eq!(read(two).unwrap(), Some([3.0, 4.0, 2.0]));
         assert_eq!(read(b"timestamp, memory.used [MiB]\n").unwrap(), None);

@@ -1,7 +1,10 @@
 //! What the requests of a run come to: counts, GPU memory, values for percentiles. Unaware of where rows and samples are read.
 
+use serde_json::Value;
+
 use super::columns::Columns;
 use super::database::{Depth, Row, Tokens};
+use super::lenient;
 use super::options::At;
 use super::percentiles::METRICS;
 use super::record::{Recomputed, Requests};
@@ -70,7 +73,9 @@ impl Tally {
             self.gpu.add(gpu);
         }
         if let Some(slo) = self.slo {
-            self.conforming += u64::from(row.success && slo.keeps(row.ttft, row.tpot, row.latency));
+            // 0 stands for what has no time per token: one token, or no stream
+            let tpot = row.tpot.filter(|tpot| *tpot > 0.0);
+            self.conforming += u64::from(row.success && slo.keeps(row.ttft, tpot, row.latency));
         }
         if self.at.is_some() && row.success {
             self.sample(row);
@@ -92,7 +97,12 @@ impl Tally {
         for (metric, value) in single {
             self.values[metric].extend(value);
         }
-        let list = |text| serde_json::from_slice::<Vec<f64>>(text).unwrap_or_default();
+        // bare NaN and null are gaps that were not measured; the others count
+        let list = |text| -> Vec<f64> {
+            let Ok(Value::Array(items)) = lenient::parse(text) else { return Vec::new() };
+            let numbers = items.iter().filter_map(|item| Some(lenient::Number::of(item)?.as_f64()));
+            numbers.filter(|number| number.is_finite()).collect()
+        };
         match row.tokens {
             Some(Tokens::Gaps(text)) => self.values[1].extend(list(text)),
             Some(Tokens::Clock(text)) => {

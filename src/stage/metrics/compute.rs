@@ -89,7 +89,11 @@ impl Stage for Compute {
             rows.extend(row::read(file)?);
         }
         let summary = summarize(&rows, &asked).map_err(|message| {
-            StageError::new(message).hint("AISBench's own files tell times only: rules aisbench")
+            let hint = match message.starts_with("window") {
+                true => "the window counts from the first send, not from the clock's 0",
+                false => "AISBench's own files tell times only: rules aisbench",
+            };
+            StageError::new(message).hint(hint)
         })?;
         ctx.log(format!(
             "{}: {} requests, {} failed",
@@ -239,6 +243,13 @@ mod tests {
             fails(json!({ "rules": "vllm" }), &row("[[2, null, \"data\"]]", "0"))
                 .starts_with("request 7: its events are of kind 'data'")
         );
+        let sent = row("[[2, 1, \"content\"]]", "1");
+        assert_eq!(
+            fails(json!({ "window": { "from": 100, "to": 101 } }), &sent),
+            "window: none of 1 requests was sent from 100 to 101 s after the first one"
+        );
+        let many = sent.replace("\"output_tokens\": 1", "\"output_tokens\": 18446744073709551615");
+        assert_eq!(fails(json!({}), &many), "r.jsonl:1: more than 1099511627776 tokens");
         let refused = |with: Value| Compute.check(&with).unwrap_err().path;
         assert_eq!(refused(json!({ "percentiles": [50, 101] })), "percentiles[1]");
         assert_eq!(refused(json!({ "window": { "from": 2, "to": 1 } })), "window");

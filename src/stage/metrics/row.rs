@@ -11,6 +11,9 @@ use crate::api::{InputFile, StageError};
 use crate::stage::sqlite;
 use crate::stage::table::jsonl::JsonLines;
 
+/// More tokens no request has.
+pub const MOST_TOKENS: u64 = 1 << 40;
+
 /// What an event of a stream was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,6 +78,9 @@ pub struct Row {
 impl Row {
     /// What is wrong with the times, if anything.
     fn fault(&self) -> Option<String> {
+        if self.input_tokens.max(self.output_tokens).is_some_and(|tokens| tokens > MOST_TOKENS) {
+            return Some(format!("more than {MOST_TOKENS} tokens"));
+        }
         let times = || self.send.into_iter().chain(self.events.iter().map(|event| event.0));
         if times().chain(self.end).any(|t| !t.is_finite()) {
             return Some("a time is no finite number".to_owned());

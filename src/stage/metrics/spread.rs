@@ -25,7 +25,8 @@ pub struct Spread {
 pub fn sum(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
-    values.iter().sum()
+    // the sum of none is -0
+    values.iter().sum::<f64>() + 0.0
 }
 
 impl Spread {

@@ -16,9 +16,9 @@ use crate::stage::table::percentile;
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
-    /// Requests sent from here on.
+    /// Seconds after the first send: requests sent from here on.
     pub from: f64,
-    /// Requests sent before this.
+    /// Seconds after the first send: requests sent before this.
     pub to: f64,
 }
 
@@ -38,7 +38,7 @@ pub struct Asked {
 }
 
 /// The summary: `{"rules", "percentile_rule", "units", "counts", "metrics", "throughput", "goodput"}`, times in seconds. `Err` names a row whose
-/// events do not tell what they were, if the rule set has to know.
+/// events do not tell what they were, if the rule set has to know, or a window in which nothing was sent.
 pub fn summarize(rows: &[Row], asked: &Asked) -> Result<Value, String> {
     let rules = asked.rules;
     let untold = |row: &&Row| row.events.iter().any(|event| event.2 == Kind::Data);
@@ -58,6 +58,12 @@ pub fn summarize(rows: &[Row], asked: &Asked) -> Result<Value, String> {
         })
     };
     let chosen: Vec<&Row> = rows.iter().filter(inside).collect();
+    if let (true, Some(Window { from, to })) = (chosen.is_empty() && !rows.is_empty(), asked.window) {
+        return Err(format!(
+            "window: none of {} requests was sent from {from} to {to} s after the first one",
+            rows.len()
+        ));
+    }
     let mut timings = Vec::new();
     let mut failures: BTreeMap<String, u64> = BTreeMap::new();
     for row in &chosen {

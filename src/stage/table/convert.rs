@@ -59,7 +59,7 @@ impl Stage for Convert {
                 what their cells are. A CSV cell is what it spells: true, True, false, False; a whole number or a decimal number as JSON writes\n\
                 it; nan, NaN, inf, Infinity with or without minus; nothing if it is empty (in a column of text: the empty text); else text, '007'\n\
                 and '+1' too. Ints and floats make a float column, unless a float would round an int (beyond 2^53): then, and for any other\n\
-                mixture, text. JSON lists and objects are text, the JSON of them; whole numbers beyond 64 bits as well. A column of nulls is text.\n\
+                mixture, text. JSON lists and objects are text as they stand; whole numbers beyond 64 bits as well. A column of nulls is text.\n\
                 \n\
                 CSV: null is an empty cell; floats in the shortest form that reads back the same, with a point or an exponent; nan, inf, -inf.\n\
                 JSON is strict: NaN and the infinities become null, or the stage fails ('not_finite'). SQLite has no NaN: the same there, and\n\

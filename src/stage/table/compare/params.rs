@@ -37,7 +37,7 @@ pub(super) struct Params {
     /// What makes the stage fail, after its outputs are written.
     #[serde(default)]
     pub(super) fail_on: Option<FailOn>,
-    /// The stage also fails if a column of `better` got worse, beyond noise, by more than this share of its old value.
+    /// The stage also fails if a column of `better` got worse, beyond noise, by more than this share of its old value, or if its number is gone (empty, NaN, infinite).
     #[serde(default)]
     pub(super) fail_over: Option<f64>,
 }

@@ -281,6 +281,7 @@ fn verdicts_say_what_got_better_or_worse_beyond_noise() {
 
         | k | column | old | new | change | decided by |
         | --- | --- | ---: | ---: | ---: | --- |
+        | c | ttft | 2 |  |  | threshold |
         | d | ttft | 0 | 3 |  | threshold |
         | b | ttft | 1 | 1.5 | +50.00 % | welch |
         | d | tps | 5 | 4 | -20.00 % | threshold |
@@ -290,21 +291,23 @@ fn verdicts_say_what_got_better_or_worse_beyond_noise() {
     failed(
         &run(json!({"fail_over": 0.1})),
         expect![[r#"
-        new.csv is worse than old.csv by more than 10 % ('fail_over' is 0.1) in 3 values:
-          k=d: ttft 0 -> 3
-          k=b: ttft 1 -> 1.5 (+50.00 %)
-          k=d: tps 5 -> 4 (-20.00 %)
-        the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them"#]],
+            new.csv is worse than old.csv by more than 10 % ('fail_over' is 0.1) in 4 values:
+              k=c: ttft 2 -> 
+              k=d: ttft 0 -> 3
+              k=b: ttft 1 -> 1.5 (+50.00 %)
+              k=d: tps 5 -> 4 (-20.00 %)
+            the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them"#]],
     );
     failed(
         &run(json!({"fail_over": 0.1, "fail_on": "removed"})),
         expect![[r#"
-        new.csv differs from old.csv ('fail_on' is removed): keys removed: 1
-        new.csv is worse than old.csv by more than 10 % ('fail_over' is 0.1) in 3 values:
-          k=d: ttft 0 -> 3
-          k=b: ttft 1 -> 1.5 (+50.00 %)
-          k=d: tps 5 -> 4 (-20.00 %)
-        the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them"#]],
+            new.csv differs from old.csv ('fail_on' is removed): keys removed: 1
+            new.csv is worse than old.csv by more than 10 % ('fail_over' is 0.1) in 4 values:
+              k=c: ttft 2 -> 
+              k=d: ttft 0 -> 3
+              k=b: ttft 1 -> 1.5 (+50.00 %)
+              k=d: tps 5 -> 4 (-20.00 %)
+            the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them"#]],
     );
     assert!(run(json!({"fail_over": 0.5, "better": {"tps": "higher"}})).result.is_ok());
     // more confidence asked for, and less is sure

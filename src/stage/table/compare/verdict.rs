@@ -198,8 +198,10 @@ impl<'p> Verdicts<'p> {
     fn worse(&self, over: f64) -> Vec<&Line<'p>> {
         let size =
             |line: &Line| line.difference.as_ref().and_then(|d| d.relative).map_or(f64::INFINITY, f64::abs);
-        let mut worse: Vec<&Line> =
-            self.lines.iter().filter(|line| line.verdict == Verdict::Worse && size(line) > over).collect();
+        // a number that is gone (empty, NaN, infinite) is no better than any
+        let gone = |line: &Line| line.verdict == Verdict::OnlyLeft && line.column.is_some();
+        let worse = |line: &&Line| gone(line) || (line.verdict == Verdict::Worse && size(line) > over);
+        let mut worse: Vec<&Line> = self.lines.iter().filter(worse).collect();
         worse.sort_by(|a, b| size(b).total_cmp(&size(a)));
         worse
     }

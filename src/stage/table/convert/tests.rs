@@ -38,11 +38,11 @@ fn types_are_those_of_all_cells_of_a_column() {
 #[test]
 fn rows_of_json_may_lack_columns_and_hold_anything() {
     let rows =
-        r#"[{"a": 1, "b": [1, {"c": null}]}, {"d": "1", "a": 2.5}, {"b": 18446744073709551615, "a": null}]"#;
+        r#"[{"a": 1, "b": [1, {"c": null}]}, {"d": "1", "a": 2.5}, {"b": 18446744073709551617, "a": null}]"#;
     let done = convert(json!({"format": "csv"}), "t.json", rows).ok();
     assert_eq!(
         done.text("table"),
-        "a,b,d\r\n1.0,\"[1,{\"\"c\"\":null}]\",\r\n2.5,,1\r\n,18446744073709551615,\r\n"
+        "a,b,d\r\n1.0,\"[1, {\"\"c\"\": null}]\",\r\n2.5,,1\r\n,18446744073709551617,\r\n"
     );
     assert_eq!(convert(json!({"format": "json"}), "t.json", "[]").ok().text("table"), "[]\n");
 }

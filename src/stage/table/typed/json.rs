@@ -4,15 +4,18 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 
+use indexmap::IndexMap;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::source::Take;
 use super::{Cell, Column, Sink};
 use crate::api::{InputFile, StageError};
 use crate::stage::table::jsonl::JsonLines;
 
-type Object = Map<String, Value>;
+/// Values as they stand: a number is not rounded before its type is known.
+type Object = IndexMap<String, Box<RawValue>>;
 
 pub(super) fn read_lines(file: &InputFile, take: &mut Take) -> Result<Vec<String>, StageError> {
     let mut lines = JsonLines::open(file)?;
@@ -74,19 +77,20 @@ fn row(object: &Object, place: &dyn Fn() -> String, take: &mut Take) -> Result<(
     take(place, &mut object.iter().map(|(name, value)| (name.as_str(), cell(value))))
 }
 
-/// Lists and objects are text: the JSON of them.
-fn cell(value: &Value) -> Cell<'_> {
-    match value {
-        Value::Null => Cell::Null,
-        Value::Bool(b) => Cell::Bool(*b),
-        Value::Number(n) => match (n.as_i64(), n.as_f64()) {
-            (Some(n), _) => Cell::Int(n),
-            // beyond 64 bits: a float would round it
-            (None, Some(n)) if !value.is_u64() => Cell::Float(n),
-            _ => Cell::Text(n.to_string().into()),
+/// Lists and objects are text as they stand. So is a whole number beyond 64 bits: a float would round it.
+fn cell(value: &RawValue) -> Cell<'_> {
+    let text = value.get();
+    match text.as_bytes().first() {
+        Some(b'n') => Cell::Null,
+        Some(b't') => Cell::Bool(true),
+        Some(b'f') => Cell::Bool(false),
+        Some(b'"') => Cell::Text(serde_json::from_str::<String>(text).unwrap_or_default().into()),
+        Some(b'{' | b'[') => Cell::Text(text.into()),
+        _ if text.contains(['.', 'e', 'E']) => match serde_json::from_str::<f64>(text) {
+            Ok(number) if number.is_finite() => Cell::Float(number),
+            _ => Cell::Text(text.into()),
         },
-        Value::String(text) => Cell::Text(text.as_str().into()),
-        nested => Cell::Text(nested.to_string().into()),
+        _ => text.parse().map_or(Cell::Text(text.into()), Cell::Int),
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Pod;
 use super::overlap::{Span, overlap_ratio, shifts, together, union};
 use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, check_params};
-use crate::stage::metrics::row::{self, Row};
+use crate::stage::metrics::row::{self, Kind, Row};
 use crate::stage::metrics::rules::Rules;
 use crate::stage::table::jsonl::write_line;
 
@@ -123,6 +123,14 @@ impl Stage for Merge {
         }
         let pods = described.iter().map(read_pod).collect::<Result<Vec<Pod>, _>>()?;
         let mut rows = files.iter().map(row::read).collect::<Result<Vec<Vec<Row>>, _>>()?;
+        let untold = |row: &&Row| row.events.iter().any(|event| event.2 == Kind::Data);
+        if rules.needs_kinds() && rows.iter().flatten().any(|row| untold(&row)) {
+            return Err(StageError::new(format!(
+                "rules {}: what the events were is not recorded",
+                rules.name()
+            ))
+            .hint("AISBench's own files tell times only: rules aisbench"));
+        }
         let duplicates = without_duplicates(&mut rows);
         if params.on_duplicate == OnDuplicate::Fail && !duplicates.is_empty() {
             return Err(refused(&duplicates));

@@ -97,16 +97,18 @@ impl Tally {
         for (metric, value) in single {
             self.values[metric].extend(value);
         }
-        // bare NaN and null are gaps that were not measured; the others count
+        // bare NaN and null were not measured; the others count
         let list = |text| -> Vec<f64> {
             let Ok(Value::Array(items)) = lenient::parse(text) else { return Vec::new() };
-            let numbers = items.iter().filter_map(|item| Some(lenient::Number::of(item)?.as_f64()));
-            numbers.filter(|number| number.is_finite()).collect()
+            items.iter().filter_map(|item| Some(lenient::Number::of(item)?.as_f64())).collect()
         };
         match row.tokens {
-            Some(Tokens::Gaps(text)) => self.values[1].extend(list(text)),
+            Some(Tokens::Gaps(text)) => {
+                self.values[1].extend(list(text).into_iter().filter(|gap| gap.is_finite()))
+            }
             Some(Tokens::Clock(text)) => {
-                self.values[1].extend(list(text).windows(2).map(|pair| pair[1] - pair[0]));
+                let gaps = list(text).windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<f64>>();
+                self.values[1].extend(gaps.into_iter().filter(|gap| gap.is_finite()));
             }
             None => {}
         }

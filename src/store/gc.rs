@@ -22,7 +22,8 @@ const RECENT: Duration = Duration::from_secs(3600);
 /// What `gc` may remove. Without any limit it removes nothing but what killed processes left half written.
 #[derive(Clone, Debug, Default)]
 pub struct GcOptions {
-    /// Stored bytes to come down to, least recently used first; published files of workspaces that exist go last.
+    /// Stored bytes to come down to, least recently used first; published files of workspaces that exist go last. The empty blob
+    /// stays.
     pub max_size: Option<u64>,
     /// Remove what was not used for longer than this.
     pub max_age: Option<Duration>,
@@ -110,7 +111,8 @@ impl Store {
             let too_old =
                 options.max_age.is_some_and(|age| !candidate.published && old(candidate.used_ns, age));
             let of_no_run = only_runs && !candidate.published;
-            let too_much = options.max_size.is_some_and(|size| left > size);
+            // What takes no room stays: whether it comes before or after the last byte to go would be chance.
+            let too_much = candidate.bytes > 0 && options.max_size.is_some_and(|size| left > size);
             let mut remove = too_old || of_no_run || too_much;
             if remove && of_runs.contains(&candidate.digest) {
                 report.spared_runs += 1;

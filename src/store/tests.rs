@@ -503,7 +503,10 @@ fn gc_removes_the_oldest_first_and_keeps_results_and_samples() {
     assert_eq!(place.store.gc(&by_size).unwrap().removed, 1);
     assert!(place.store.has(&blobs[0]) && !place.store.has(&blobs[1]));
     let all = GcOptions { max_size: Some(0), samples: true, ..GcOptions::default() };
-    assert_eq!(place.store.gc(&all).unwrap().kept, 0);
+    // Of no use to the size, wherever it comes in the order.
+    let empty = place.put(b"");
+    assert_eq!(place.store.gc(&all).unwrap().kept, 1);
+    assert!(place.store.has(&empty));
     assert!(place.store.result(&key).unwrap().is_some());
     assert_eq!(place.store.verify().unwrap().incomplete.len(), 1);
 }

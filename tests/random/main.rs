@@ -4,6 +4,7 @@
 //! smaller, and its workspace is kept. `FLOW_JOBS` histories at once (2); `FLOW_BINARY`: another build of flow.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, reason = "all of it is test code")]
 
+mod allowed;
 mod breaks;
 mod cache;
 mod content;

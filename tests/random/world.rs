@@ -250,23 +250,12 @@ impl World {
     ) -> Result<(), String> {
         let Expected { graph, most, least, .. } = expected;
         events::check(graph, &ended.events, request.jobs, true)?;
+        let may = self.allowed(expected);
         let some_fail = !least.with(Outcome::Failed).is_empty();
         let mut leaders: BTreeMap<&str, usize> = BTreeMap::new();
         for (&node, outcome) in outcomes {
             let id = &graph.nodes[node].id;
-            let mut allowed: BTreeSet<&str> =
-                [&most.outcomes, &least.outcomes, &most.otherwise, &least.otherwise]
-                    .into_iter()
-                    .filter_map(|outcomes| outcomes[node].map(Outcome::as_str))
-                    .collect();
-            let unsettled = graph.nodes[node].outputs.iter().any(|(_, path)| self.dirty.contains(path));
-            if unsettled && ["fresh", "restored", "cached"].iter().any(|good| allowed.contains(good)) {
-                allowed.extend(["fresh", "restored", "cached"]);
-            }
-            // it has a result, and what needs its bytes has none: between the two answers
-            if allowed.contains("cached") && allowed.contains("ran") {
-                allowed.insert("restored");
-            }
+            let mut allowed: BTreeSet<&str> = may[node].iter().map(|outcome| outcome.as_str()).collect();
             if request.stop_at_failure && some_fail {
                 allowed.insert("cancelled");
                 if outcome == "cached" {

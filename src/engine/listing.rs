@@ -1,9 +1,10 @@
 //! What expansion may see of the workspace: directories, published paths, the environment.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::certificate::{self, Asked};
 use crate::base::files::Stat;
@@ -18,6 +19,8 @@ pub(super) struct Disk {
     /// Paths that an earlier run published for a step of one of this graph's files.
     published: HashSet<String>,
     asked: RefCell<Asked>,
+    /// Directories that were read: many patterns may begin in one.
+    listed: RefCell<HashMap<String, Rc<[Entry]>>>,
     /// What keeps a pattern from knowing its files, with a hint.
     odd: RefCell<Vec<(String, &'static str)>>,
 }
@@ -25,7 +28,14 @@ pub(super) struct Disk {
 impl Disk {
     pub(super) fn new(root: &Path, cache: &Path, published: HashSet<String>) -> Self {
         let cache = cache.strip_prefix(root).ok().map(|path| path.to_string_lossy().into_owned());
-        Self { root: root.to_owned(), cache, published, asked: RefCell::default(), odd: RefCell::default() }
+        Self {
+            root: root.to_owned(),
+            cache,
+            published,
+            asked: RefCell::default(),
+            listed: RefCell::default(),
+            odd: RefCell::default(),
+        }
     }
 
     /// Everything that was asked of it. An error if a directory that a pattern listed cannot be read, or has a name that cannot be recorded.
@@ -39,10 +49,8 @@ impl Disk {
     fn absolute(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
-}
 
-impl Listing for Disk {
-    fn list(&self, dir: &str) -> Vec<Entry> {
+    fn read(&self, dir: &str) -> Vec<Entry> {
         // the stat comes first: what changes while the directory is read makes it differ later
         let stat = Stat::following(&self.absolute(dir)).ok();
         self.asked.borrow_mut().dirs.insert(dir.to_owned(), stat);
@@ -77,7 +85,17 @@ impl Listing for Disk {
             })
             .collect()
     }
+}
 
+impl Listing for Disk {
+    fn list(&self, dir: &str) -> Rc<[Entry]> {
+        let known = self.listed.borrow().get(dir).map(Rc::clone);
+        known.unwrap_or_else(|| {
+            let entries: Rc<[Entry]> = self.read(dir).into();
+            self.listed.borrow_mut().insert(dir.to_owned(), Rc::clone(&entries));
+            entries
+        })
+    }
     fn is_file(&self, path: &str) -> bool {
         let there = self.absolute(path).is_file();
         self.asked.borrow_mut().files.insert(path.to_owned(), there);

@@ -38,11 +38,13 @@ pub(super) fn link(
                 .map(move |(o, output)| (output.path.clone(), ix, o))
         })
         .collect();
-    let mut sorted: Vec<(String, NodeIx)> = graph
+    let mut sorted: Vec<(String, NodeIx, usize)> = graph
         .nodes
         .iter()
         .enumerate()
-        .flat_map(|(ix, node)| node.outputs.iter().map(move |output| (output.path.clone(), ix)))
+        .flat_map(|(ix, node)| {
+            node.outputs.iter().enumerate().map(move |(o, output)| (output.path.clone(), ix, o))
+        })
         .collect();
     sorted.sort();
     for (ix, draft) in drafts.iter().enumerate() {
@@ -205,7 +207,7 @@ impl Linker<'_> {
         ix: NodeIx,
         draft: &Draft,
         dirs: &[(String, NodeIx, usize)],
-        sorted: &[(String, NodeIx)],
+        sorted: &[(String, NodeIx, usize)],
     ) -> Vec<Input> {
         let mut out = Vec::new();
         for declared in &draft.inputs {
@@ -216,7 +218,7 @@ impl Linker<'_> {
                     InputPart::Path(path) => input.items.extend(self.path(graph, ix, path, dirs, sorted)),
                     InputPart::Glob(pattern) => {
                         input.patterns.push(pattern.text.clone());
-                        let matched = self.matched(graph, pattern, dirs);
+                        let matched = self.matched(graph, pattern, dirs, sorted);
                         let own = |item: &Item| matches!(item, Item::Made { node, .. } if *node == ix);
                         input.items.extend(matched.iter().filter(|item| !own(item)).cloned());
                     }
@@ -255,17 +257,26 @@ impl Linker<'_> {
     }
 
     /// Declared outputs and plain files that match, in order; found once for all nodes that have the pattern.
-    fn matched(&self, graph: &Graph, pattern: &Pattern, dirs: &[(String, NodeIx, usize)]) -> Rc<Vec<Item>> {
+    fn matched(
+        &self,
+        graph: &Graph,
+        pattern: &Pattern,
+        dirs: &[(String, NodeIx, usize)],
+        sorted: &[(String, NodeIx, usize)],
+    ) -> Rc<Vec<Item>> {
         let name = pattern.identity();
         if let Some(known) = self.matches.borrow().get(&name) {
             return Rc::clone(known);
         }
         let mut found: Vec<(String, Item)> = Vec::new();
-        for (node, made) in graph.nodes.iter().enumerate() {
-            for (output, o) in made.outputs.iter().enumerate() {
-                if o.dir == pattern.dirs && pattern.matches(&o.path) {
-                    found.push((o.path.clone(), Item::Made { node, output }));
-                }
+        let before = match pattern.fixed_dir() {
+            dir if dir.is_empty() || dir.ends_with('/') => dir,
+            dir => format!("{dir}/"),
+        };
+        for (path, node, output) in starting_with(sorted, &before) {
+            let (node, output) = (*node, *output);
+            if graph.nodes[node].outputs[output].dir == pattern.dirs && pattern.matches(path) {
+                found.push((path.clone(), Item::Made { node, output }));
             }
         }
         for path in pattern.walk(self.request.listing) {
@@ -288,7 +299,7 @@ impl Linker<'_> {
         taker: NodeIx,
         path: &str,
         dirs: &[(String, NodeIx, usize)],
-        sorted: &[(String, NodeIx)],
+        sorted: &[(String, NodeIx, usize)],
     ) -> Vec<Item> {
         let path = normal(path);
         if let Some(made) = graph.made_by.get(&path) {
@@ -305,11 +316,8 @@ impl Linker<'_> {
             return vec![Item::Within { node: *node, output: *output, sub }];
         }
         let below = if path.is_empty() { String::new() } else { format!("{path}/") };
-        let from = sorted.partition_point(|(other, _)| other.as_str() < below.as_str());
-        let inside: BTreeSet<NodeIx> = sorted[from..]
-            .iter()
-            .take_while(|(other, _)| other.starts_with(&below))
-            .map(|(_, ix)| *ix)
+        let inside: BTreeSet<NodeIx> = starting_with(sorted, &below)
+            .map(|(_, ix, _)| *ix)
             // what a node makes itself is no input of it
             .filter(|ix| *ix != taker)
             .collect();
@@ -437,6 +445,15 @@ impl Linker<'_> {
             );
         }
     }
+}
+
+/// Of sorted outputs those whose paths begin with `text`.
+fn starting_with<'s>(
+    sorted: &'s [(String, NodeIx, usize)],
+    text: &'s str,
+) -> impl Iterator<Item = &'s (String, NodeIx, usize)> {
+    let from = sorted.partition_point(|(path, ..)| path.as_str() < text);
+    sorted[from..].iter().take_while(move |(path, ..)| path.starts_with(text))
 }
 
 fn lies_in(path: &str, dir: &str) -> bool {

@@ -1,6 +1,7 @@
 //! Path patterns: matching declared paths, walking directories, and whether two patterns can meet. Unaware of nodes.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use super::matcher::Matcher;
 
@@ -17,8 +18,8 @@ pub struct Entry {
 
 /// What expansion may know of the file system.
 pub trait Listing {
-    /// Entries of a directory (relative to the root, or absolute), in any order; empty if there is none.
-    fn list(&self, dir: &str) -> Vec<Entry>;
+    /// Entries of a directory (relative to the root, or absolute), in any order; empty if there is none. The same each time.
+    fn list(&self, dir: &str) -> Rc<[Entry]>;
     /// Whether a regular file is there.
     fn is_file(&self, path: &str) -> bool;
     /// Whether a directory is there.
@@ -35,8 +36,8 @@ pub trait Listing {
 pub struct NoFiles;
 
 impl Listing for NoFiles {
-    fn list(&self, _dir: &str) -> Vec<Entry> {
-        Vec::new()
+    fn list(&self, _dir: &str) -> Rc<[Entry]> {
+        Rc::default()
     }
     fn is_file(&self, _path: &str) -> bool {
         false
@@ -203,7 +204,7 @@ impl Pattern {
         if depth > 64 {
             return;
         }
-        for entry in listing.list(dir) {
+        for entry in listing.list(dir).iter() {
             let path = join(dir, &entry.name);
             if listing.hidden(&path) {
                 continue;
@@ -328,6 +329,19 @@ fn tokens(glob: &str) -> Vec<Token> {
 
 /// Whether some text matches both token lists.
 fn can_meet(a: &[Token], b: &[Token]) -> bool {
+    // equal text at the front decides nothing
+    let equal = a.iter().zip(b).take_while(|(x, y)| matches!(x, Token::Char(_)) && x == y).count();
+    let (a, b) = (&a[equal..], &b[equal..]);
+    match (a.first(), b.first()) {
+        (Some(Token::Char(x)), Some(Token::Char(y))) if x != y => false,
+        // one takes what the other begins with, that one what this ends with
+        (Some(Token::Anything), _) if b.last() == Some(&Token::Anything) => true,
+        _ => search(a, b),
+    }
+}
+
+/// The same, by looking at all pairs of places.
+fn search(a: &[Token], b: &[Token]) -> bool {
     let width = b.len() + 1;
     let mut seen = vec![false; (a.len() + 1) * width];
     let mut stack = vec![(0usize, 0usize)];
@@ -371,7 +385,29 @@ fn share_a_char(a: Token, b: Token) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// The short cuts change no answer.
+        #[test]
+        fn meeting_is_as_searched(a in tokens_of_few(), b in tokens_of_few()) {
+            prop_assert_eq!(can_meet(&a, &b), search(&a, &b));
+        }
+    }
+
+    fn tokens_of_few() -> impl Strategy<Value = Vec<Token>> {
+        let one = prop_oneof![
+            3 => Just(Token::Char('a')),
+            1 => Just(Token::Char('b')),
+            1 => Just(Token::Char('/')),
+            1 => Just(Token::AnyOne),
+            1 => Just(Token::Star),
+            1 => Just(Token::Anything),
+        ];
+        proptest::collection::vec(one, 0..7)
+    }
 
     fn wild(text: &str) -> Pattern {
         Pattern::new(&[Piece::Wild(text)]).unwrap()

@@ -1,5 +1,7 @@
 //! `evalscope.table`: all runs side by side, and what was wrong with them. Unaware of how a run is read.
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -121,8 +123,8 @@ fn without_summary(ctx: &StageContext, results: &str, records: &[Record]) -> Vec
         let dir = name.rsplit_once('/')?.0;
         Some(dir.strip_prefix(prefix).unwrap_or(dir).trim_start_matches('/').to_owned())
     });
-    let known = |dir: &String| records.iter().any(|record| record.dir == *dir);
-    dirs.filter(|dir| !known(dir))
+    let known: HashSet<&str> = records.iter().map(|record| &*record.dir).collect();
+    dirs.filter(|dir| !known.contains(&**dir))
         .map(|dir| Problem {
             dir,
             file: "benchmark_summary.json".into(),

@@ -7,5 +7,7 @@ mod wording;
 
 pub use context::{CancelToken, InputFile, Previous, StageContext};
 pub use signature::{Arity, InputPort, NoParams, OutputPort, Signature, Work};
-pub use stage::{Catalog, Done, ParamFault, SimulatorInfo, Stage, StageError, check_params, parse_params};
+pub use stage::{
+    Catalog, Done, ParamFault, SimulatorInfo, Stage, StageError, check_params, parse_params, secrets_as_text,
+};
 pub use wording::{needs_parameter, no_parameter};

@@ -94,6 +94,15 @@ pub fn parse_params<P: DeserializeOwned>(with: &Value) -> Result<P, ParamFault> 
     })
 }
 
+/// `with` where a secret (`{"secret": ..}`) that is not filled in yet stands as text, so that types can be checked.
+pub fn secrets_as_text(with: &Value) -> Value {
+    match with {
+        Value::Object(map) if map.get("secret").is_some_and(Value::is_string) => Value::from("secret"),
+        Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), secrets_as_text(v))).collect(),
+        other => other.clone(),
+    }
+}
+
 /// [`Stage::check`] of a stage whose parameters `P` say all there is to check.
 pub fn check_params<P: DeserializeOwned>(with: &Value) -> Result<(), ParamFault> {
     parse_params::<P>(with).map(drop)

@@ -7,6 +7,7 @@ pub mod eval;
 pub mod evalscope;
 pub mod http;
 pub mod inferencemax;
+pub mod load;
 pub mod metrics;
 pub mod report;
 pub mod sim;
@@ -29,6 +30,7 @@ pub fn catalog() -> Catalog {
     evalscope::register(&mut catalog);
     http::register(&mut catalog);
     inferencemax::register(&mut catalog);
+    load::register(&mut catalog);
     metrics::register(&mut catalog);
     report::register(&mut catalog);
     sim::register(&mut catalog);

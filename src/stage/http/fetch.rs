@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::params::{Expect, Params, secrets_as_text};
+use super::params::{Expect, Params};
 use super::policy::{self, Conditions};
 use super::transfer::{Answer, Body, Transfer};
-use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, Work, parse_params};
+use crate::api::{
+    Done, ParamFault, Signature, Stage, StageContext, StageError, Work, parse_params, secrets_as_text,
+};
 use crate::base::clock;
 use crate::base::http::shown;
 use crate::model::{Policy, Retry};

@@ -7,7 +7,6 @@ use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serializer};
-use serde_json::Value;
 
 use crate::api::ParamFault;
 use crate::base::clock::parse_duration;
@@ -189,25 +188,16 @@ impl Params {
     }
 }
 
-/// `with` where a secret (`{"secret": ..}`) that is not filled in yet stands as text, so that types can be checked.
-pub(super) fn secrets_as_text(with: &Value) -> Value {
-    match with {
-        Value::Object(map) if map.get("secret").is_some_and(Value::is_string) => Value::from("secret"),
-        Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), secrets_as_text(v))).collect(),
-        other => other.clone(),
-    }
-}
-
 fn fault(path: &str, message: impl Into<String>) -> ParamFault {
     ParamFault { path: path.to_owned(), message: message.into() }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::parse_params;
+    use crate::api::{parse_params, secrets_as_text};
 
     fn check(with: Value) -> Result<(), ParamFault> {
         parse_params::<Params>(&secrets_as_text(&with))?.check()

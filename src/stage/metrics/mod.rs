@@ -1,8 +1,10 @@
 //! Metrics of requests: what the tools of the field mean by them, and their statistics. Unaware of tools' files and of loads.
 //!
-//! `row` is a request as recorded, `rules` say what its times mean, `spread` is the statistics of one quantity, `summary` puts them together.
+//! `measured` reads what `llm.load` wrote, its `events` unpacked. `row` is a request as recorded, `rules` say what its times mean, `spread` is the statistics of one quantity, `summary` puts them together.
 
 mod compute;
+pub mod events;
+pub mod measured;
 pub mod row;
 pub mod rules;
 pub mod slo;

@@ -7,6 +7,7 @@ use rusqlite::types::ValueRef;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::measured;
 use crate::api::{InputFile, StageError};
 use crate::stage::sqlite;
 use crate::stage::table::jsonl::JsonLines;
@@ -122,6 +123,10 @@ fn of_database(file: &InputFile) -> Result<Vec<Row>, StageError> {
         )
     };
     let db: Connection = sqlite::open_to_read(Path::new(&file.path)).map_err(failed)?;
+    if measured::is_measured(&db).map_err(failed)? {
+        let rows = measured::rows(&db, measured::Origin::Send).map_err(failed)?;
+        return rows.map_err(|message| StageError::new(format!("{}: {message}", file.name)));
+    }
     let mut select = db
         .prepare("SELECT id, send, events, input_tokens, output_tokens, success, error FROM requests ORDER BY rowid")
         .map_err(failed)?;

@@ -1,0 +1,111 @@
+//! One connection: opened, written to, read from, with a stamp taken next to each. Unaware of HTTP.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::clock;
+use super::endpoint::Endpoint;
+
+/// Bytes that one read takes at most.
+const ROOM: usize = 64 << 10;
+
+/// A connection and the bytes that came last.
+pub(super) struct Connection {
+    stream: TcpStream,
+    buffer: Box<[u8]>,
+    /// The kernel tells when it received what is read.
+    stamped: bool,
+}
+
+/// What a read brought.
+pub(super) struct Came {
+    /// Bytes; 0 at the end.
+    pub(super) length: usize,
+    /// When it was read.
+    pub(super) at: u64,
+    /// How long the last of it had been lying in the kernel, if that was asked and is known.
+    pub(super) lag: Option<u64>,
+}
+
+impl Connection {
+    /// Connects.
+    pub(super) async fn open(endpoint: &Endpoint) -> io::Result<Self> {
+        let stream = TcpStream::connect(endpoint.address).await?;
+        stream.set_nodelay(true)?;
+        // where it is not known the lag is not measured
+        let stamped = setsockopt(&stream, sockopt::ReceiveTimestampns, &true).is_ok();
+        Ok(Self { stream, buffer: vec![0; ROOM].into_boxed_slice(), stamped })
+    }
+
+    /// Writes all; the moments just before and just after.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> (u64, io::Result<u64>) {
+        let before = clock::now();
+        match self.stream.try_write(bytes) {
+            Ok(written) if written == bytes.len() => (before, Ok(clock::now())),
+            Ok(written) => match self.stream.write_all(&bytes[written..]).await {
+                Ok(()) => (before, Ok(clock::now())),
+                Err(e) => (before, Err(e)),
+            },
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.stream.write_all(bytes).await {
+                Ok(()) => (before, Ok(clock::now())),
+                Err(e) => (before, Err(e)),
+            },
+            Err(e) => (before, Err(e)),
+        }
+    }
+
+    /// Reads what is there.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, ask_lag: bool) -> Poll<io::Result<Came>> {
+        if ask_lag && self.stamped {
+            return self.poll_read_stamped(cx);
+        }
+        let mut room = ReadBuf::new(&mut self.buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room))?;
+        Poll::Ready(Ok(Came { length: room.filled().len(), at: clock::now(), lag: None }))
+    }
+
+    fn poll_read_stamped(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Came>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            let (stream, buffer) = (&self.stream, &mut self.buffer);
+            let read = stream.try_io(Interest::READABLE, || {
+                let mut room = [IoSliceMut::new(buffer)];
+                let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
+                let got = recvmsg::<()>(stream.as_raw_fd(), &mut room, Some(&mut control), MsgFlags::empty())
+                    .map_err(io::Error::from)?;
+                let (at, unix) = (clock::now(), clock::unix());
+                let lag = got.cmsgs().ok().and_then(|mut found| {
+                    found.find_map(|message| match message {
+                        ControlMessageOwned::ScmTimestampns(t) => {
+                            let received = t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64;
+                            unix.checked_sub(received)
+                        }
+                        _ => None,
+                    })
+                });
+                Ok(Came { length: got.bytes, at, lag })
+            });
+            match read {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// The bytes of the last read.
+    pub(super) fn bytes(&self, length: usize) -> &[u8] {
+        &self.buffer[..length]
+    }
+
+    /// Whether nothing came since the last answer: neither bytes nor the end.
+    pub(super) fn is_idle(&self) -> bool {
+        let mut byte = [0];
+        matches!(self.stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+}

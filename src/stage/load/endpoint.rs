@@ -1,0 +1,88 @@
+//! Where requests go: a base URL as an address and the lines of a request's head that are always the same. Unaware of bodies.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use reqwest::Url;
+
+use super::params::Api;
+
+/// One server.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    /// As given.
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
+    /// The head up to the fields that each request has of its own.
+    pub(super) head: Vec<u8>,
+}
+
+impl Endpoint {
+    /// Resolves a base URL (`http://host:port`, with or without `/v1`). `Err` says what is wrong, and what to do.
+    pub(super) fn new(
+        name: &str,
+        api: Api,
+        headers: &[(String, String)],
+    ) -> Result<Self, (String, &'static str)> {
+        let url = url(name)?;
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80));
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let address = (bare, port)
+            .to_socket_addrs()
+            .map_err(|e| format!("{name}: the host is not known: {e}"))
+            .and_then(|mut found| found.next().ok_or_else(|| format!("{name}: the host has no address")))
+            .map_err(|message| (message, "check the name, or give an address"))?;
+        let base = url.path().trim_end_matches('/');
+        let base = if base.is_empty() { "/v1" } else { base };
+        let at = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let mut head = format!(
+            "POST {base}{} HTTP/1.1\r\nHost: {at}\r\nUser-Agent: flow/{}\r\nContent-Type: application/json\r\nAccept: text/event-stream, application/json\r\n",
+            api.path(),
+            env!("CARGO_PKG_VERSION")
+        );
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        Ok(Self { name: name.to_owned(), address, head: head.into_bytes() })
+    }
+}
+
+/// A base URL that can be used.
+pub(super) fn url(text: &str) -> Result<Url, (String, &'static str)> {
+    let parsed =
+        Url::parse(text).map_err(|e| (format!("{text:?} is not a URL: {e}"), "expected http://HOST:PORT"))?;
+    match parsed.scheme() {
+        "http" if parsed.host_str().is_some() => Ok(parsed),
+        "https" => Err((
+            format!("{text}: https is not done by the load client yet"),
+            "put a proxy beside the client that ends TLS, or ask the server's own port",
+        )),
+        _ => Err((format!("{text:?} is no http URL"), "expected http://HOST:PORT")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls() {
+        let head = |text: &str| {
+            let endpoint = Endpoint::new(text, Api::Chat, &[("X-A".into(), "b".into())]).unwrap();
+            (endpoint.address.port(), String::from_utf8(endpoint.head).unwrap())
+        };
+        let (port, text) = head("http://127.0.0.1:8001");
+        assert_eq!(port, 8001);
+        assert!(
+            text.starts_with("POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:8001\r\n")
+                && text.ends_with("X-A: b\r\n"),
+            "{text}"
+        );
+        assert!(
+            head("http://[::1]/v1/").1.starts_with("POST /v1/chat/completions HTTP/1.1\r\nHost: [::1]\r\n")
+        );
+        assert!(head("http://localhost/openai").1.starts_with("POST /openai/chat/completions"));
+        for bad in ["", "https://127.0.0.1", "ftp://x", "http://", "127.0.0.1:80"] {
+            assert!(Endpoint::new(bad, Api::Chat, &[]).is_err(), "{bad}");
+        }
+    }
+}

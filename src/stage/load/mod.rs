@@ -1,0 +1,38 @@
+//! Load on model servers: prompts sent by a schedule or a number at a time, every event of every answer stamped. Unaware of who
+//! started the servers.
+//!
+//! `params` say what is asked, `prompt` makes bodies and `arrival` a schedule of it, `plan` is the whole load, a `shard` a thread that sends
+//! its part over `connection`s, `exchange` one request on one of them (`wire` and `chunk` read the answer), `record` what was
+//! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `stage` puts them together.
+
+mod arrival;
+mod chunk;
+mod clock;
+mod connection;
+mod endpoint;
+mod exchange;
+mod failure;
+mod lengths;
+mod params;
+mod plan;
+mod prompt;
+mod prompts;
+mod record;
+mod selfcheck;
+mod shard;
+mod stage;
+mod summary;
+mod table;
+mod trace;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use crate::api::Catalog;
+
+/// Adds this domain's stages.
+pub fn register(catalog: &mut Catalog) {
+    catalog.add(prompts::Prompts);
+    catalog.add(stage::Load);
+}

@@ -1,0 +1,147 @@
+//! A load that all shards share: what is sent, where, when, and how many are in flight. Unaware of connections.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Barrier, OnceLock};
+
+use super::clock;
+use super::endpoint::Endpoint;
+use super::params::{Dispatch, Limits, Retry};
+use super::prompt::Job;
+use crate::api::CancelToken;
+
+/// Between the moment when all shards are ready and the first request.
+const LEAD: u64 = 20_000_000;
+
+/// All of a load.
+pub(super) struct Plan {
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) jobs: Vec<Job>,
+    /// ns after the start; `None`: closed loop.
+    pub(super) schedule: Option<Vec<u64>>,
+    /// How many requests there are at most (closed loop).
+    pub(super) most: u64,
+    /// None is begun later, ns after the start.
+    pub(super) duration: Option<u64>,
+    /// At most so many in flight.
+    pub(super) slots: Option<usize>,
+    pub(super) warmup: u64,
+    pub(super) shards: usize,
+    pub(super) dispatch: Dispatch,
+    /// Ascending sums of the weights.
+    pub(super) weights: Vec<f64>,
+    pub(super) limits: Limits,
+    pub(super) retry: Retry,
+    pub(super) save_text: bool,
+    pub(super) seed: u64,
+    pub(super) cancel: CancelToken,
+    pub(super) shared: Shared,
+}
+
+/// What changes while it runs.
+pub(super) struct Shared {
+    next: AtomicU64,
+    warm: AtomicU64,
+    in_flight: Vec<AtomicUsize>,
+    all: AtomicUsize,
+    highest: AtomicUsize,
+    ready: Barrier,
+    start: OnceLock<u64>,
+}
+
+impl Shared {
+    pub(super) fn new(endpoints: usize, shards: usize) -> Self {
+        Self {
+            next: AtomicU64::new(0),
+            warm: AtomicU64::new(0),
+            in_flight: (0..endpoints).map(|_| AtomicUsize::new(0)).collect(),
+            all: AtomicUsize::new(0),
+            highest: AtomicUsize::new(0),
+            ready: Barrier::new(shards),
+            start: OnceLock::new(),
+        }
+    }
+}
+
+impl Plan {
+    /// Waits until all shards are ready; the moment of the first request, the same for all.
+    pub(super) fn start(&self) -> u64 {
+        self.shared.ready.wait();
+        *self.shared.start.get_or_init(|| clock::now() + LEAD)
+    }
+
+    /// The next request of a closed loop.
+    pub(super) fn next(&self, start: u64) -> Option<u64> {
+        let over = self.duration.is_some_and(|duration| clock::now() >= start + duration);
+        if over || self.cancel.is_cancelled() {
+            return None;
+        }
+        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        (number < self.most).then_some(number)
+    }
+
+    /// Whether one more request is sent to warm up.
+    pub(super) fn next_warm(&self) -> Option<u64> {
+        let number = self.shared.warm.fetch_add(1, Ordering::Relaxed);
+        (number < self.warmup && !self.cancel.is_cancelled()).then_some(number)
+    }
+
+    /// The slots of a shard: all are dealt, none twice.
+    pub(super) fn slots_of(&self, shard: usize) -> Option<usize> {
+        self.slots.map(|slots| slots / self.shards + usize::from(shard < slots % self.shards))
+    }
+
+    pub(super) fn job(&self, number: u64) -> &Job {
+        &self.jobs[(number % self.jobs.len() as u64) as usize]
+    }
+
+    /// Which server gets an attempt.
+    pub(super) fn endpoint(&self, number: u64, slot: usize) -> usize {
+        let count = self.endpoints.len();
+        let in_turn = (number % count as u64) as usize;
+        match self.dispatch {
+            _ if count == 1 => 0,
+            Dispatch::RoundRobin => in_turn,
+            Dispatch::Pinned => {
+                if self.schedule.is_some() {
+                    in_turn
+                } else {
+                    slot % count
+                }
+            }
+            Dispatch::LeastInFlight => {
+                // ties go to whoever is next in turn
+                let loads = (0..count).map(|n| (n + in_turn) % count);
+                loads.min_by_key(|n| self.shared.in_flight[*n].load(Ordering::Relaxed)).unwrap_or(0)
+            }
+            Dispatch::Weighted => {
+                let drawn =
+                    fastrand::Rng::with_seed(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).f64();
+                let drawn = drawn * self.weights.last().copied().unwrap_or(1.0);
+                self.weights.partition_point(|sum| *sum <= drawn).min(count - 1)
+            }
+        }
+    }
+
+    /// A request goes out.
+    pub(super) fn sent(&self, endpoint: usize) {
+        self.shared.in_flight[endpoint].fetch_add(1, Ordering::Relaxed);
+        let now = self.shared.all.fetch_add(1, Ordering::Relaxed) + 1;
+        self.shared.highest.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// It is over.
+    pub(super) fn over(&self, endpoint: usize) {
+        self.shared.in_flight[endpoint].fetch_sub(1, Ordering::Relaxed);
+        self.shared.all.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The most that were in flight, after the warm-up.
+    pub(super) fn highest(&self) -> usize {
+        self.shared.highest.load(Ordering::Relaxed)
+    }
+
+    /// What was in flight while warming up is forgotten.
+    pub(super) fn forget(&self) {
+        self.shared.highest.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,324 @@
+//! One thread that sends: its connections, its slots or its part of the schedule. It does nothing else while the clock runs: no
+//! tokenizer, no file. Unaware of tables.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, LocalSet, yield_now};
+
+use super::clock;
+use super::connection::Connection;
+use super::exchange::{Reads, exchange};
+use super::failure::Failure;
+use super::plan::Plan;
+use super::record::Record;
+
+/// Timers wake up to a millisecond late: the rest is waited for awake.
+const AWAKE: u64 = 1_500_000;
+/// A turn of the waiting loop that takes no longer did nothing else.
+const IDLE_TURN: u64 = 20_000;
+/// Connections that an open loop without a limit opens before it starts, at each endpoint.
+const SPARE: usize = 16;
+
+/// What a shard has to say.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) records: Vec<Record>,
+    pub(super) reads: Reads,
+    /// ns from the moment when a request could be sent to that at which it was.
+    pub(super) send_lags: Vec<u64>,
+    /// ns from a moment of the schedule to the wake-up for it.
+    pub(super) overshoot: Vec<u64>,
+    /// Connections opened after the start.
+    pub(super) reconnects: u64,
+    /// CPU time less what was waited awake, and time, ns.
+    pub(super) busy: u64,
+    pub(super) wall: u64,
+}
+
+struct Shard {
+    plan: Arc<Plan>,
+    number: usize,
+    /// Idle ones by endpoint.
+    idle: RefCell<Vec<Vec<Connection>>>,
+    report: RefCell<Report>,
+    /// The clock runs.
+    measuring: Cell<bool>,
+}
+
+/// Does a shard's part of the load on the calling thread.
+pub(super) fn run(plan: &Arc<Plan>, number: usize) -> std::io::Result<Report> {
+    let shard = Rc::new(Shard {
+        plan: Arc::clone(plan),
+        number,
+        idle: RefCell::new(plan.endpoints.iter().map(|_| Vec::new()).collect()),
+        report: RefCell::default(),
+        measuring: Cell::new(false),
+    });
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // the others wait for it
+            plan.cancel.cancel();
+            plan.start();
+            return Err(error);
+        }
+    };
+    LocalSet::new().block_on(&runtime, Rc::clone(&shard).all());
+    Ok(shard.report.take())
+}
+
+impl Shard {
+    async fn all(self: Rc<Self>) {
+        let slots = self.plan.slots_of(self.number);
+        self.unless_cancelled(Rc::clone(&self).prepare(slots)).await;
+        self.measuring.set(true);
+        // the others wait for it, cancelled or not
+        let start = self.plan.start();
+        self.plan.forget();
+        let cpu = clock::thread_cpu();
+        let spun = self.unless_cancelled(Rc::clone(&self).measure(start, slots)).await.unwrap_or(0);
+        let mut report = self.report.borrow_mut();
+        report.wall = clock::now().saturating_sub(start);
+        report.busy = (clock::thread_cpu() - cpu).saturating_sub(spun);
+    }
+
+    /// What it comes to; `None` if the load has to end before: connections close with it.
+    async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let cancelled = async {
+            while !self.plan.cancel.is_cancelled() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            found = work => Some(found),
+            () = cancelled => None,
+        }
+    }
+
+    /// Opens connections and warms up.
+    async fn prepare(self: Rc<Self>, slots: Option<usize>) {
+        self.open_before(slots.unwrap_or(SPARE)).await;
+        let warming = (0..slots.unwrap_or(SPARE)).map(|slot| {
+            let shard = Rc::clone(&self);
+            async move {
+                while let Some(number) = shard.plan.next_warm() {
+                    shard.request(number, slot, 0).await;
+                }
+            }
+        });
+        together(warming).await;
+        self.report.take();
+    }
+
+    /// Returns what was waited awake.
+    async fn measure(self: Rc<Self>, start: u64, slots: Option<usize>) -> u64 {
+        match &self.plan.schedule {
+            Some(schedule) => Rc::clone(&self).open_loop(schedule, start, slots).await,
+            None => {
+                let spun = self.wait_for(start).await;
+                together((0..slots.unwrap_or(1)).map(|slot| Rc::clone(&self).slot(slot, start))).await;
+                spun
+            }
+        }
+    }
+
+    /// One of the closed loop: a request after the other.
+    async fn slot(self: Rc<Self>, slot: usize, start: u64) {
+        let mut free = start;
+        while let Some(number) = self.plan.next(start) {
+            self.request(number, slot, free).await;
+            free = clock::now();
+        }
+    }
+
+    /// Sends each of its requests at its moment, or as soon as the limit allows. Returns what was waited awake.
+    async fn open_loop(self: Rc<Self>, schedule: &[u64], start: u64, slots: Option<usize>) -> u64 {
+        let gate = slots.map(|slots| Arc::new(Semaphore::new(slots)));
+        let (mut tasks, mut spun) = (JoinSet::new(), 0);
+        for (number, due) in schedule.iter().enumerate().skip(self.number).step_by(self.plan.shards) {
+            let due = start + due;
+            spun += self.wait_for(due).await;
+            if self.plan.cancel.is_cancelled() {
+                break;
+            }
+            self.report.borrow_mut().overshoot.push(clock::now().saturating_sub(due));
+            let place = match &gate {
+                None => None,
+                Some(gate) => Arc::clone(gate).acquire_owned().await.ok(),
+            };
+            let ready = clock::now().max(due);
+            let ready = if place.is_some() { ready } else { due };
+            let shard = Rc::clone(&self);
+            tasks.spawn_local(async move {
+                shard.scheduled(number as u64, due, ready).await;
+                drop(place);
+            });
+            while tasks.try_join_next().is_some() {}
+        }
+        while tasks.join_next().await.is_some() {}
+        spun
+    }
+
+    async fn scheduled(&self, number: u64, due: u64, ready: u64) {
+        self.attempts(number, 0, due, ready).await;
+    }
+
+    async fn request(&self, number: u64, slot: usize, free: u64) {
+        self.attempts(number, slot, 0, free).await;
+    }
+
+    /// One request, with its further attempts. `ready`: when it could be sent; `sched`: when it was to be, 0 if nothing says.
+    async fn attempts(&self, number: u64, slot: usize, sched: u64, ready: u64) {
+        let plan = &self.plan;
+        for attempt in 1.. {
+            let mut record = Record {
+                number,
+                attempt,
+                sched,
+                shard: self.number as u32,
+                text: plan.save_text.then(String::new),
+                ..Record::default()
+            };
+            self.attempt(&mut record, slot).await;
+            if attempt == 1 && self.measuring.get() && record.send0 > 0 {
+                self.report.borrow_mut().send_lags.push(record.send0.saturating_sub(ready));
+            }
+            let again = record.failure.is_some_and(Failure::may_pass)
+                && attempt <= plan.retry.max
+                && !plan.cancel.is_cancelled();
+            let wait = self.pause(&record);
+            if self.measuring.get() {
+                self.report.borrow_mut().records.push(record);
+            }
+            if !again {
+                break;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// How long to wait before another attempt.
+    fn pause(&self, record: &Record) -> Duration {
+        record.retry_after.unwrap_or_else(|| {
+            let doubled = self.plan.retry.backoff * 2f64.powi(record.attempt.min(20) as i32 - 1);
+            let seed = self.plan.seed ^ record.number << 8 ^ u64::from(record.attempt);
+            Duration::from_secs_f64(doubled.min(60.0) * (0.5 + 0.5 * fastrand::Rng::with_seed(seed).f64()))
+        })
+    }
+
+    async fn attempt(&self, record: &mut Record, slot: usize) {
+        let plan = &self.plan;
+        let at = plan.endpoint(record.number + u64::from(record.attempt - 1), slot);
+        record.endpoint = at as u32;
+        let mut connection = match self.connection(at, record).await {
+            Ok(connection) => connection,
+            Err(message) => {
+                record.end = clock::now();
+                record.failure = Some(Failure::Connect);
+                record.message = Some(message);
+                return;
+            }
+        };
+        let endpoint = &plan.endpoints[at];
+        let body = &plan.job(record.number).body;
+        let mut bytes = Vec::with_capacity(endpoint.head.len() + body.len() + 96);
+        bytes.extend_from_slice(&endpoint.head);
+        let own =
+            format!("x-request-id: {}\r\nContent-Length: {}\r\n\r\n", record.xid(plan.seed), body.len());
+        bytes.extend_from_slice(own.as_bytes());
+        bytes.extend_from_slice(body);
+        // what the shard reads is counted apart from the report, which others of its requests write to meanwhile
+        let mut reads = Reads::default();
+        plan.sent(at);
+        let again = exchange(&mut connection, &bytes, &plan.limits, record, &mut reads).await;
+        plan.over(at);
+        if self.measuring.get() {
+            self.report.borrow_mut().reads.add(reads);
+        }
+        if again {
+            self.idle.borrow_mut()[at].push(connection);
+        }
+    }
+
+    /// An idle connection that is still good, or a new one.
+    async fn connection(&self, at: usize, record: &mut Record) -> Result<Connection, String> {
+        loop {
+            let idle = self.idle.borrow_mut()[at].pop();
+            match idle {
+                Some(connection) if connection.is_idle() => return Ok(connection),
+                Some(closed) => drop(closed),
+                None => break,
+            }
+        }
+        let before = clock::now();
+        let connection = self.open(at).await?;
+        record.connect = Some((before, clock::now()));
+        self.report.borrow_mut().reconnects += 1;
+        Ok(connection)
+    }
+
+    async fn open(&self, at: usize) -> Result<Connection, String> {
+        let endpoint = &self.plan.endpoints[at];
+        let limit = Duration::from_secs_f64(self.plan.limits.connect.unwrap_or(86_400.0));
+        match tokio::time::timeout(limit, Connection::open(endpoint)).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(format!("{}: {error}", endpoint.name)),
+            Err(_) => Err(format!("{}: no connection after {} s", endpoint.name, limit.as_secs_f64())),
+        }
+    }
+
+    /// Opens connections before the clock starts; what cannot be opened is told by the requests.
+    async fn open_before(&self, slots: usize) {
+        let count = self.plan.endpoints.len();
+        for slot in 0..slots.max(count) {
+            let at = slot % count;
+            match self.open(at).await {
+                Ok(connection) => self.idle.borrow_mut()[at].push(connection),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Waits until `due`: asleep, and the last of it awake. Returns what was waited awake with nothing else to do.
+    async fn wait_for(&self, due: u64) -> u64 {
+        let mut spun = 0;
+        loop {
+            let now = clock::now();
+            if now >= due {
+                return spun;
+            }
+            if due - now > AWAKE + 500_000 {
+                let sleep = (due - now - AWAKE).min(50_000_000);
+                tokio::time::sleep(Duration::from_nanos(sleep)).await;
+                if self.plan.cancel.is_cancelled() {
+                    return spun;
+                }
+            } else {
+                yield_now().await;
+                let turn = clock::now() - now;
+                spun += if turn < IDLE_TURN { turn } else { 0 };
+            }
+        }
+    }
+}
+
+impl Reads {
+    fn add(&mut self, other: Self) {
+        self.reads += other.reads;
+        self.coalesced += other.coalesced;
+        self.lags.extend(other.lags);
+    }
+}
+
+/// All of them, each as a task.
+async fn together<F: Future<Output = ()> + 'static>(all: impl Iterator<Item = F>) {
+    let mut tasks = JoinSet::new();
+    for one in all {
+        tasks.spawn_local(one);
+    }
+    while tasks.join_next().await.is_some() {}
+}

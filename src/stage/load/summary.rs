@@ -1,0 +1,106 @@
+//! What a load comes to: metrics of its table, failures by kind, the self-check. Unaware of how it was done.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::clock::seconds;
+use super::params::Params;
+use super::plan::Plan;
+use super::record::Record;
+use super::selfcheck::{self, Checked, Delivered};
+use super::shard::Report;
+use crate::api::StageError;
+use crate::stage::metrics::measured::{self, Origin};
+use crate::stage::metrics::row::Row;
+use crate::stage::metrics::summary::{Asked, summarize};
+use crate::stage::sqlite;
+
+/// The summary and the verdict on the client.
+pub(super) fn of(
+    path: &Path,
+    params: &Params,
+    plan: &Plan,
+    reports: &[Report],
+    records: &[Record],
+) -> Result<(Value, Checked), StageError> {
+    let asked = Asked {
+        rules: params.rules,
+        percents: params.percentiles.clone().unwrap_or_else(|| params.rules.percents().to_vec()),
+        rule: params.rules.percentile_rule(),
+        slo: params.slo,
+        window: None,
+    };
+    let from_send = metrics(path, Origin::Send, &asked)?;
+    let load = delivered(params, plan, records, &from_send);
+    let checked = selfcheck::check(reports, &load);
+    let mut out = Map::new();
+    let open = plan.schedule.is_some();
+    // in open loop what had to wait counts: the summary's own numbers are those from the schedule
+    let shown = if open { metrics(path, Origin::Schedule, &asked)? } else { from_send.clone() };
+    let parts = |summary: &Value| json!({ "metrics": summary["metrics"], "goodput": summary["goodput"] });
+    out.extend(shown.as_object().cloned().unwrap_or_default());
+    out.insert("loop".into(), json!(if open { "open" } else { "closed" }));
+    let failed: BTreeMap<&str, u64> = count(last_attempts(records));
+    out.insert("failures".into(), json!(failed));
+    let retried = records.windows(2).filter(|pair| pair[0].number == pair[1].number).map(|pair| &pair[0]);
+    out.insert("retried".into(), json!(count(retried)));
+    out.insert("buffering".into(), json!(buffering(&from_send)));
+    if open {
+        out.insert("from_schedule".into(), parts(&shown));
+        out.insert("from_send".into(), parts(&from_send));
+    }
+    out.insert("self_check".into(), checked.json.clone());
+    Ok((Value::Object(out), checked))
+}
+
+fn metrics(path: &Path, origin: Origin, asked: &Asked) -> Result<Value, StageError> {
+    let failed = |e: rusqlite::Error| StageError::new(format!("output 'requests': {e}"));
+    let db = sqlite::open_to_read(path).map_err(failed)?;
+    let rows: Vec<Row> = measured::rows(&db, origin).map_err(failed)?.map_err(StageError::new)?;
+    summarize(&rows, asked).map_err(StageError::new)
+}
+
+/// The last attempt of each request; records stand in order.
+fn last_attempts(records: &[Record]) -> impl Iterator<Item = &Record> {
+    let next = records.iter().skip(1).map(|record| Some(record.number)).chain([None]);
+    records.iter().zip(next).filter(|(record, next)| *next != Some(record.number)).map(|(record, _)| record)
+}
+
+fn count<'r>(records: impl Iterator<Item = &'r Record>) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    for failure in records.filter_map(|record| record.failure) {
+        *counts.entry(failure.name()).or_default() += 1;
+    }
+    counts
+}
+
+fn delivered(params: &Params, plan: &Plan, records: &[Record], summary: &Value) -> Delivered {
+    let sends: Vec<u64> = records.iter().filter(|r| r.attempt == 1 && r.send0 > 0).map(|r| r.send0).collect();
+    let span = sends.iter().max().zip(sends.iter().min()).map(|(last, first)| last - first);
+    let count = sends.len();
+    // n requests have n - 1 gaps
+    let rate = span.filter(|span| *span > 0 && count > 1).map(|span| (count - 1) as f64 / seconds(span));
+    let scheduled = plan.schedule.as_ref().and_then(|schedule| {
+        let (first, last) = (schedule.first()?, schedule.last()?);
+        (last > first).then(|| (schedule.len() - 1) as f64 / seconds(last - first))
+    });
+    Delivered {
+        asked_rate: scheduled.or(params.arrival.rate()),
+        delivered_rate: rate,
+        inflight_max: plan.highest(),
+        median_itl: summary["metrics"]["itl"]["p50"].as_f64(),
+        capped: plan.schedule.is_some() && plan.slots.is_some_and(|slots| plan.highest() >= slots),
+    }
+}
+
+/// The server, or a proxy before it, holds answers back until they are whole: their first token comes with the last.
+fn buffering(summary: &Value) -> bool {
+    let p50 = |name: &str| summary["metrics"][name]["p50"].as_f64();
+    let tokens = p50("output_tokens").is_some_and(|tokens| tokens >= 4.0);
+    match (p50("ttft"), p50("e2el")) {
+        (Some(ttft), Some(e2el)) => tokens && e2el > 0.02 && (e2el - ttft) < 0.01 * e2el,
+        _ => false,
+    }
+}

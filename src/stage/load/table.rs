@@ -1,0 +1,70 @@
+//! The output `requests` of `llm.load`: a row per attempt in SQLite, written when the load is over. Unaware of statistics.
+
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+
+use super::plan::Plan;
+use super::record::Record;
+
+const TABLES: &str = "
+    CREATE TABLE requests(
+        id TEXT NOT NULL, shard INTEGER NOT NULL, endpoint TEXT NOT NULL, attempt INTEGER NOT NULL, xid TEXT NOT NULL,
+        sched_ns INTEGER, send0_ns INTEGER, send1_ns INTEGER, head_ns INTEGER, first_event_ns INTEGER, first_token_ns INTEGER,
+        last_token_ns INTEGER, end_ns INTEGER, input_tokens INTEGER, output_tokens INTEGER, status INTEGER, failure TEXT,
+        events BLOB NOT NULL, number INTEGER NOT NULL, connect0_ns INTEGER, connect1_ns INTEGER, message TEXT, text TEXT);
+    CREATE TABLE clock(monotonic_ns INTEGER NOT NULL, unix_ns INTEGER NOT NULL, host TEXT NOT NULL);
+";
+
+/// Writes the records in the order of their requests; the clock twice, from before and after the load.
+pub(super) fn write(
+    path: &Path,
+    plan: &Plan,
+    records: &[Record],
+    ties: &[(u64, u64)],
+) -> rusqlite::Result<()> {
+    let mut db = Connection::open(path)?;
+    // nobody reads it before it is whole
+    db.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")?;
+    let all = db.transaction()?;
+    all.execute_batch(TABLES)?;
+    let moment = |ns: u64| (ns > 0).then_some(ns as i64);
+    let count = |tokens: Option<u64>| tokens.and_then(|tokens| i64::try_from(tokens).ok());
+    {
+        let mut insert =
+            all.prepare("INSERT INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")?;
+        for record in records {
+            insert.execute(params![
+                plan.job(record.number).id,
+                record.shard,
+                plan.endpoints[record.endpoint as usize].name,
+                record.attempt,
+                record.xid(plan.seed),
+                moment(record.sched),
+                moment(record.send0),
+                moment(record.send1),
+                moment(record.head),
+                moment(record.first_event),
+                moment(record.first_token),
+                moment(record.last_token),
+                moment(record.end),
+                count(record.input_tokens),
+                count(record.output_tokens),
+                (record.status > 0).then_some(record.status),
+                record.failure.map(|failure| failure.name()),
+                record.events.bytes(),
+                record.number as i64,
+                record.connect.map(|(before, _)| before as i64),
+                record.connect.map(|(_, after)| after as i64),
+                record.message,
+                record.text,
+            ])?;
+        }
+        let host =
+            nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        for (monotonic, unix) in ties {
+            all.execute("INSERT INTO clock VALUES (?,?,?)", params![*monotonic as i64, *unix as i64, host])?;
+        }
+    }
+    all.commit()
+}

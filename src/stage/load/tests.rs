@@ -1,0 +1,445 @@
+//! The stage against servers that say what each test wants, byte by byte.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::stage::Load;
+use crate::api::Stage as _;
+use crate::stage::harness::{Bench, Finished};
+
+type Answer = dyn Fn(usize, &str, &mut TcpStream) -> std::io::Result<bool> + Send + Sync;
+
+/// A server: calls `answer` with the number of the request, its text and the connection; false closes it.
+pub(super) struct Server {
+    url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+    closed: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn new(
+        answer: impl Fn(usize, &str, &mut TcpStream) -> std::io::Result<bool> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (requests, closed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let (seen, ended, answer): (_, _, Arc<Answer>) =
+            (Arc::clone(&requests), Arc::clone(&closed), Arc::new(answer));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (seen, ended, answer) = (Arc::clone(&seen), Arc::clone(&ended), Arc::clone(&answer));
+                thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    stream.set_nodelay(true).unwrap();
+                    while let Some(text) = request(&mut stream) {
+                        let number = {
+                            let mut seen = seen.lock().unwrap();
+                            seen.push(text.clone());
+                            seen.len() - 1
+                        };
+                        if !answer(number, &text, &mut stream).unwrap_or(false) {
+                            break;
+                        }
+                    }
+                    ended.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+        });
+        Self { url, requests, closed }
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+fn request(stream: &mut TcpStream) -> Option<String> {
+    let (mut bytes, mut byte) = (Vec::new(), [0]);
+    while !bytes.ends_with(b"\r\n\r\n") {
+        (stream.read(&mut byte).ok()? == 1).then(|| bytes.push(byte[0]))?;
+    }
+    let head = String::from_utf8(bytes).unwrap();
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap().parse().unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some(head + &String::from_utf8(body).unwrap())
+}
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+fn chunked(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
+fn event(value: &Value) -> String {
+    format!("data: {value}\n\n")
+}
+
+fn content(text: &str) -> String {
+    event(&json!({ "choices": [{ "index": 0, "delta": { "content": text }, "finish_reason": null }] }))
+}
+
+fn role() -> String {
+    event(&json!({ "choices": [{ "index": 0, "delta": { "role": "assistant", "content": "" } }] }))
+}
+
+fn usage(tokens: u64) -> String {
+    event(&json!({ "choices": [], "usage": { "prompt_tokens": 5, "completion_tokens": tokens } }))
+}
+
+/// A stream of texts, the whole in one piece.
+fn stream(texts: &[&str]) -> String {
+    let events: String = texts.iter().map(|text| content(text)).collect();
+    let body = role() + &events + &usage(texts.len() as u64) + "data: [DONE]\n\n";
+    format!("{HEAD}{}0\r\n\r\n", chunked(&body))
+}
+
+fn prompts(count: usize) -> String {
+    (0..count).map(|n| format!("{{\"id\": {n}, \"prompt\": \"p{n}\", \"max_tokens\": 8}}\n")).collect()
+}
+
+fn load(server: &Server, prompts: &str, more: Value) -> Finished {
+    let mut with = json!({
+        "endpoints": server.url, "model": "m", "arrival": { "kind": "closed", "concurrency": 1 }, "on_client_bound": "mark",
+    });
+    with.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Bench::new(&Load, with).file("prompts", "p.jsonl", prompts).run(&["requests", "summary"])
+}
+
+fn summary_of(done: &Finished) -> Value {
+    if let Err(error) = &done.result {
+        panic!("{error} {:?}", error.hints);
+    }
+    done.json("summary")
+}
+
+fn column<T: rusqlite::types::FromSql>(done: &Finished, name: &str) -> Vec<T> {
+    let db = rusqlite::Connection::open(done.path("requests")).unwrap();
+    let mut select = db.prepare(&format!("SELECT {name} FROM requests ORDER BY number, attempt")).unwrap();
+    let rows = select.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_load_from_prompts_to_summary() {
+    let server = Server::new(|_, _, out| {
+        out.write_all(format!("{HEAD}{}", chunked(&role())).as_bytes())?;
+        for text in ["a", "b", "c"] {
+            thread::sleep(Duration::from_millis(20));
+            out.write_all(chunked(&content(text)).as_bytes())?;
+        }
+        out.write_all(format!("{}0\r\n\r\n", chunked(&(usage(3) + "data: [DONE]\n\n"))).as_bytes())?;
+        Ok(true)
+    });
+    let more = json!({ "save_text": true, "warmup": 1, "headers": { "Authorization": "Bearer k" }, "body": { "ignore_eos": true } });
+    let done = load(&server, &prompts(3), more);
+    let summary = summary_of(&done);
+    assert_eq!(
+        summary["counts"],
+        json!({ "total": 3, "success": 3, "failed": 0, "outside_window": 0, "without_token_counts": 0, "failures": {} })
+    );
+    let metric = |name: &str, of: &str| summary["metrics"][name][of].as_f64().unwrap();
+    assert!((0.02..0.06).contains(&metric("ttft", "p50")), "{summary}");
+    assert!((0.02..0.06).contains(&metric("itl", "p50")) && metric("itl", "n") == 6.0, "{summary}");
+    assert_eq!((metric("output_tokens", "mean"), metric("input_tokens", "mean")), (3.0, 5.0));
+    assert_eq!(summary["self_check"]["inflight_max"], 1);
+    assert_eq!(summary["self_check"]["reconnects"], 0, "one connection, opened before the clock started");
+    assert!(summary["self_check"]["receive_lag_ms"]["n"].as_u64() >= Some(3), "{summary}");
+    assert_eq!((&summary["loop"], &summary["buffering"]), (&json!("closed"), &json!(false)));
+    assert_eq!(column::<String>(&done, "text"), ["abc"; 3]);
+    assert_eq!(column::<String>(&done, "id"), ["0", "1", "2"]);
+    let times = "sched_ns IS NULL AND send0_ns <= send1_ns AND send1_ns < first_event_ns AND first_event_ns < first_token_ns AND first_token_ns < last_token_ns AND last_token_ns <= end_ns AND head_ns <= first_event_ns";
+    assert_eq!(column::<bool>(&done, times), [true; 3]);
+    let sent = server.requests();
+    assert_eq!(sent.len(), 4, "one to warm up");
+    assert!(
+        sent[1].starts_with("POST /v1/chat/completions HTTP/1.1\r\n")
+            && sent[1].contains("Authorization: Bearer k\r\n"),
+        "{}",
+        sent[1]
+    );
+    let ids: Vec<String> = column(&done, "xid");
+    assert!(sent[1].contains(&format!("x-request-id: {}\r\n", ids[0])));
+    assert!(sent[1].ends_with(r#"{"model":"m","messages":[{"role":"user","content":"p0"}],"max_tokens":8,"stream":true,"stream_options":{"include_usage":true},"ignore_eos":true}"#));
+    assert_eq!(server.closed.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn answers_cut_anywhere_are_the_same() {
+    let texts = ["h\u{e9}llo", " \u{1f600} \"q\"", "\\n\n", "end"];
+    let whole = stream(&texts).into_bytes();
+    let lines = String::from_utf8(whole.clone()).unwrap();
+    let crlf = {
+        let body = (role() + ": ping\n\n" + &texts.map(content).concat() + &usage(4)).replace('\n', "\r\n");
+        format!("{HEAD}{}0\r\n\r\n", chunked(&body)).into_bytes()
+    };
+    assert!(lines.contains("[DONE]"));
+    let count = whole.len().div_ceil(7);
+    let server = Server::new(move |number, _, out| {
+        let bytes = if number % 2 == 0 { &whole } else { &crlf };
+        let at = (number * 7).min(bytes.len() - 1);
+        out.write_all(&bytes[..at])?;
+        thread::sleep(Duration::from_millis(2));
+        out.write_all(&bytes[at..at + 1])?;
+        thread::sleep(Duration::from_millis(2));
+        out.write_all(&bytes[at + 1..])?;
+        Ok(true)
+    });
+    let done = load(&server, &prompts(count), json!({ "save_text": true }));
+    assert_eq!(summary_of(&done)["counts"]["success"], count);
+    assert_eq!(column::<String>(&done, "text"), vec![texts.concat(); count]);
+    assert_eq!(column::<i64>(&done, "output_tokens"), vec![4; count]);
+}
+
+#[test]
+fn each_failure_has_its_kind_and_none_is_lost() {
+    let server = Server::new(|_, text, out| {
+        let prompt: usize =
+            text.split("\"content\":\"p").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+        let plain = |status: &str, body: &str| {
+            format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        };
+        let half = format!("{HEAD}{}", chunked(&(role() + &content("a"))));
+        match prompt {
+            0 => out.write_all(stream(&["a", "b"]).as_bytes())?,
+            1 => out.write_all(plain("429 Too Many Requests", "slow").as_bytes())?,
+            2 => out.write_all(plain("503 Unavailable", "{}").as_bytes())?,
+            3 => out.write_all(plain("404 Not Found", "no model 'm'").as_bytes())?,
+            4 => thread::sleep(Duration::from_millis(700)),
+            5 => {
+                out.write_all(half.as_bytes())?;
+                thread::sleep(Duration::from_millis(700));
+            }
+            6 => {
+                out.write_all(half.as_bytes())?;
+                return Ok(false);
+            }
+            7 => out.write_all(format!("{half}{}", chunked(&event(&json!({ "error": { "message": "oom" } })))).as_bytes())?,
+            8 => out.write_all(format!("{half}{}", chunked("data: {nonsense\n\n")).as_bytes())?,
+            9 => out.write_all(stream(&[]).as_bytes())?,
+            10 => {
+                for _ in 0..40 {
+                    out.write_all(if out.peer_addr().is_ok() { chunked(&content("a")).into_bytes() } else { Vec::new() }.as_slice())?;
+                    thread::sleep(Duration::from_millis(50));
+                }
+            }
+            11 => out.write_all(plain("200 OK", &json!({ "choices": [{ "message": { "content": "whole" } }], "usage": { "prompt_tokens": 1, "completion_tokens": 2 } }).to_string()).as_bytes())?,
+            12 => return Ok(false),
+            _ => out.write_all(b"SSH-2.0-x\r\n\r\n")?,
+        }
+        Ok(true)
+    });
+    let limits = json!({ "first_byte": 0.2, "stall": 0.2, "total": 0.6 });
+    let done = load(
+        &server,
+        &prompts(14),
+        json!({ "timeouts": limits, "arrival": { "kind": "closed", "concurrency": 4 } }),
+    );
+    let failures: Vec<Option<String>> = column(&done, "failure");
+    let failures: Vec<&str> = failures.iter().map(|failure| failure.as_deref().unwrap_or("")).collect();
+    let expected = [
+        "",
+        "status_429",
+        "status_5xx",
+        "status_4xx",
+        "timeout_first_byte",
+        "timeout_stall",
+        "closed",
+        "stream_error",
+        "malformed",
+        "empty",
+        "malformed",
+        "",
+        "closed",
+        "malformed",
+    ];
+    assert_eq!(failures, expected);
+    let summary = summary_of(&done);
+    assert_eq!((&summary["counts"]["total"], &summary["counts"]["success"]), (&json!(14), &json!(2)));
+    assert_eq!(summary["failures"]["closed"], 2);
+    assert_eq!(summary["failures"].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>(), 12);
+    let messages: Vec<Option<String>> = column(&done, "message");
+    assert_eq!(messages[3].as_deref(), Some("no model 'm'"));
+    assert!(messages[7].as_deref().unwrap().contains("oom"));
+    let took = "(end_ns - send0_ns) / 1e9";
+    let took: Vec<f64> = column(&done, took);
+    assert!((0.2..0.25).contains(&took[4]) && (0.2..0.26).contains(&took[5]), "{took:?}");
+}
+
+#[test]
+fn what_goes_on_for_too_long_is_ended() {
+    let server = Server::new(|_, _, out| {
+        out.write_all(HEAD.as_bytes())?;
+        loop {
+            out.write_all(chunked(&content("a")).as_bytes())?;
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let begun = Instant::now();
+    let done = load(&server, &prompts(1), json!({ "timeouts": { "total": 0.3 } }));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(column::<String>(&done, "failure"), ["timeout_total"]);
+    let error = done.result.unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("no request succeeded: {\"timeout_total\":1} (the first: timeout_total: after 0.30"),
+        "{error}"
+    );
+    thread::sleep(Duration::from_millis(60));
+    assert_eq!(server.closed.load(Ordering::SeqCst), 1, "the server sees it at once");
+}
+
+#[test]
+fn an_open_loop_counts_from_its_schedule() {
+    // 10 ms each, one after the other; the 20th takes 300 ms
+    let lock = Arc::new(Mutex::new(()));
+    let server = Server::new(move |number, _, out| {
+        let _one = lock.lock().unwrap();
+        thread::sleep(Duration::from_millis(if number == 20 { 300 } else { 2 }));
+        out.write_all(stream(&["a", "b"]).as_bytes())?;
+        Ok(true)
+    });
+    let open =
+        json!({ "arrival": { "kind": "constant", "rate": 100 }, "requests": 60, "max_concurrency": 1 });
+    let done = load(&server, &prompts(7), open);
+    let summary = summary_of(&done);
+    let p99 = |from: &str| summary[from]["metrics"]["ttft"]["p90"].as_f64().unwrap();
+    assert!(p99("from_schedule") > 0.15 && p99("from_send") < 0.1, "{summary}");
+    assert_eq!(summary["metrics"], summary["from_schedule"]["metrics"]);
+    assert_eq!(summary["self_check"]["inflight_max"], 1);
+    let gaps: Vec<i64> = column(&done, "sched_ns");
+    assert!(gaps.windows(2).all(|pair| (pair[1] - pair[0] - 10_000_000).abs() < 2), "{gaps:?}");
+    let late: Vec<f64> = column(&done, "(send0_ns - sched_ns) / 1e9");
+    assert!(late.iter().all(|late| *late >= 0.0) && late[10] < 0.005, "{late:?}");
+    assert_eq!(column::<String>(&done, "id")[..8], ["0", "1", "2", "3", "4", "5", "6", "0"]);
+}
+
+#[test]
+fn what_may_pass_is_tried_again_and_every_attempt_is_a_row() {
+    let server = Server::new(|number, _, out| {
+        let busy = "HTTP/1.1 429 Slow\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n";
+        out.write_all(if number < 2 { busy.to_owned() } else { stream(&["a"]) }.as_bytes())?;
+        Ok(true)
+    });
+    let done = load(&server, &prompts(1), json!({ "retry": { "max": 3, "backoff": 0.01 } }));
+    let summary = summary_of(&done);
+    assert_eq!((column::<i64>(&done, "attempt"), &summary["counts"]["total"]), (vec![1, 2, 3], &json!(1)));
+    assert_eq!((&summary["retried"], &summary["failures"]), (&json!({ "status_429": 2 }), &json!({})));
+    let db = rusqlite::Connection::open(done.path("requests")).unwrap();
+    let first: f64 = db
+        .query_row("SELECT (max(first_token_ns) - min(send0_ns)) / 1e9 FROM requests", [], |row| row.get(0))
+        .unwrap();
+    assert!(
+        (summary["metrics"]["ttft"]["p50"].as_f64().unwrap() - first).abs() < 1e-6,
+        "from the first attempt"
+    );
+}
+
+#[test]
+fn a_server_that_holds_answers_back_is_named() {
+    let server = Server::new(|_, _, out| {
+        thread::sleep(Duration::from_millis(40));
+        out.write_all(stream(&["a", "b", "c", "d"]).as_bytes())?;
+        Ok(true)
+    });
+    let done = load(&server, &prompts(3), json!({}));
+    assert_eq!(summary_of(&done)["buffering"], true);
+    assert!(done.log.iter().any(|line| line.contains("TTFT = E2EL")), "{:?}", done.log);
+}
+
+#[test]
+fn requests_go_to_all_servers_and_shards_share_them() {
+    let answer = |_: usize, _: &str, out: &mut TcpStream| {
+        thread::sleep(Duration::from_millis(1));
+        out.write_all(stream(&["a", "b"]).as_bytes()).map(|()| true)
+    };
+    let servers = [Server::new(answer), Server::new(answer), Server::new(answer)];
+    let urls: Vec<&str> = servers.iter().map(|server| server.url.as_str()).collect();
+    for (more, counts) in [
+        (json!({ "dispatch": "round_robin" }), Some([20, 20, 20])),
+        (json!({ "dispatch": "least_in_flight" }), None),
+        (json!({ "dispatch": "pinned" }), None),
+        (json!({ "dispatch": "weighted", "weights": [1, 1, 8] }), None),
+    ] {
+        let before: Vec<usize> = servers.iter().map(|server| server.requests().len()).collect();
+        let mut with =
+            json!({ "endpoints": urls, "shards": 2, "arrival": { "kind": "closed", "concurrency": 6 } });
+        with.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let done = load(&servers[0], &prompts(60), with);
+        let summary = summary_of(&done);
+        assert_eq!(
+            (&summary["counts"]["success"], &summary["self_check"]["inflight_max"]),
+            (&json!(60), &json!(6))
+        );
+        let got: Vec<usize> =
+            servers.iter().zip(before).map(|(server, before)| server.requests().len() - before).collect();
+        match counts {
+            Some(counts) => assert_eq!(got, counts),
+            None => assert!(
+                got.iter().all(|count| *count > 0) && got.iter().sum::<usize>() == 60,
+                "{more}: {got:?}"
+            ),
+        }
+        if more["dispatch"] == "weighted" {
+            assert!(got[2] > 38, "{got:?}");
+        }
+        let shards: Vec<i64> = column(&done, "shard");
+        assert!(shards.contains(&0) && shards.contains(&1));
+    }
+}
+
+#[test]
+fn faults_of_parameters_and_prompts_have_their_place() {
+    let base = json!({ "endpoints": ["http://127.0.0.1:1"], "model": "m", "arrival": { "kind": "closed", "concurrency": 1 } });
+    let with = |more: Value| {
+        let mut with = base.clone();
+        with.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with
+    };
+    for (more, path) in [
+        (json!({ "endpoints": [] }), "endpoints"),
+        (json!({ "endpoints": ["ftp://x"] }), "endpoints[0]"),
+        (json!({ "arrival": { "kind": "constant", "rate": 0 } }), "arrival.rate"),
+        (json!({ "arrival": { "kind": "closed", "concurrency": 0 } }), "arrival.concurrency"),
+        (json!({ "requests": 0 }), "requests"),
+        (json!({ "timeouts": { "stall": -1 } }), "timeouts.stall"),
+        (json!({ "dispatch": "weighted" }), "weights"),
+        (json!({ "headers": { "Host": "x" } }), "headers.Host"),
+        (json!({ "body": { "stream": true } }), "body.stream"),
+        (json!({ "slo": {} }), "slo"),
+    ] {
+        assert_eq!(Load.check(&with(more.clone())).unwrap_err().path, path, "{more}");
+    }
+    assert!(
+        Load.check(&with(
+            json!({ "endpoints": "${services.x.urls}", "headers": { "A": { "secret": "K" } } })
+        ))
+        .is_ok()
+    );
+    let fails = |prompts: &str| {
+        Bench::new(&Load, base.clone())
+            .file("prompts", "p.jsonl", prompts)
+            .run(&["requests", "summary"])
+            .result
+            .unwrap_err()
+            .message
+    };
+    assert_eq!(fails(""), "input 'prompts' has no prompt");
+    assert_eq!(
+        fails("{\"id\": 1, \"prompt\": \"a\"}\n{\"id\": 1, \"prompt\": \"b\"}"),
+        "p.jsonl:2: the id \"1\" comes twice"
+    );
+    assert_eq!(fails("{\"id\": 1}"), "p.jsonl:1: has neither 'messages' nor 'prompt'");
+    assert!(
+        fails("{\"id\": 1, \"prompt\": \"a\"}")
+            .starts_with("no request succeeded: {\"connect\":1} (the first: connect: http://127.0.0.1:1: ")
+    );
+}

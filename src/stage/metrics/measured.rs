@@ -1,0 +1,71 @@
+//! Requests as `llm.load` wrote them: attempts of one request become one row. Unaware of metrics.
+
+use rusqlite::{Connection, Row as Columns};
+
+use super::events::unpack;
+use super::row::{Event, Row};
+
+/// From where times count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// From the first byte of the first attempt.
+    #[default]
+    Send,
+    /// From the moment at which it was to be sent (open loops), so that what had to wait is not forgotten.
+    Schedule,
+}
+
+/// Whether a database holds attempts of `llm.load`.
+pub(super) fn is_measured(db: &Connection) -> rusqlite::Result<bool> {
+    db.column_exists(None, "requests", "send0_ns")
+}
+
+/// The rows, in the order of their requests: the last attempt with the send of the first. `Err` in the result: what is wrong with which.
+pub fn rows(db: &Connection, origin: Origin) -> rusqlite::Result<Result<Vec<Row>, String>> {
+    let mut select = db.prepare(
+        "SELECT number, id, attempt, sched_ns, send0_ns, end_ns, input_tokens, output_tokens, failure, events
+            FROM requests ORDER BY number, attempt",
+    )?;
+    let mut found = select.query([])?;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut last = None;
+    while let Some(columns) = found.next()? {
+        let number: i64 = columns.get(0)?;
+        let first_send = (last == Some(number)).then(|| rows.pop().and_then(|row| row.send)).flatten();
+        last = Some(number);
+        match row(columns, origin, first_send)? {
+            Some(row) => rows.push(row),
+            None => return Ok(Err(format!("request {number}: its events are damaged"))),
+        }
+    }
+    Ok(Ok(rows))
+}
+
+fn row(columns: &Columns<'_>, origin: Origin, first_send: Option<f64>) -> rusqlite::Result<Option<Row>> {
+    let seconds = |ns: i64| ns as f64 / 1e9;
+    let moment = |column: usize| columns.get::<_, Option<i64>>(column);
+    let send: Option<i64> = moment(4)?;
+    let bytes = columns.get_ref(9)?.as_blob()?;
+    let Some(events) = unpack(send.unwrap_or(0) as u64, bytes) else { return Ok(None) };
+    let failure: Option<String> = columns.get(8)?;
+    let tokens =
+        |column: usize| moment(column).map(|count| count.and_then(|count| u64::try_from(count).ok()));
+    let begun = match origin {
+        Origin::Schedule => moment(3)?.or(send),
+        Origin::Send => send,
+    };
+    Ok(Some(Row {
+        id: columns.get::<_, String>(1)?.into(),
+        send: first_send.or(begun.map(seconds)),
+        end: moment(5)?.map(seconds),
+        events: events.into_iter().map(|(at, tokens, kind)| Event(at as f64 / 1e9, tokens, kind)).collect(),
+        input_tokens: tokens(6)?,
+        output_tokens: tokens(7)?,
+        success: failure.is_none(),
+        error: failure,
+        pod: None,
+        data_abbr: None,
+        uuid: None,
+        place: None,
+    }))
+}

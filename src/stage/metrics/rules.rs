@@ -72,6 +72,12 @@ impl Rules {
         }
     }
 
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Flow, Self::Aisbench, Self::Vllm, Self::EvalscopeOld, Self::EvalscopeNew];
+        all.into_iter().find(|rules| rules.name() == name)
+    }
+
     /// How it takes percentiles.
     pub fn percentile_rule(self) -> percentile::Rule {
         match self {

@@ -2,6 +2,7 @@
 
 mod difference;
 mod params;
+mod rules;
 mod summary;
 mod verdict;
 mod welch;
@@ -14,7 +15,7 @@ use self::summary::{Change, Columns, Summary};
 use self::verdict::Verdicts;
 use super::csv::{LineEnd, Table, TableWriter};
 use super::keys::{self, Groups, Pairs};
-use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
+use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 
 /// The columns of the output `changes` after the key.
 const CHANGE_COLUMNS: [&str; 6] = ["column", "old", "new", "absolute", "relative", "beyond_noise"];
@@ -48,6 +49,8 @@ impl Stage for Compare {
                 side nothing is known of noise: the threshold alone decides. Two equal sources are called different in 1 - confidence of\n\
                 the comparisons.\n\
                 \n\
+                Rows whose column 'rules' names different rule sets of metrics.compute are refused: their numbers mean different things.\n\
+                \n\
                 verdicts: for each key of both tables and each column of 'better' (by name) better, worse, same (not above 'threshold') or\n\
                 noise (above it, but not beyond noise), with the rule that decided (threshold, ranges, welch), the means, Welch's interval\n\
                 (low, high) and the numbers of repeats; only_left and only_right where the new or the old table alone lacks numbers (empty, NaN\n\
@@ -72,13 +75,14 @@ impl Stage for Compare {
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
         let params: Params = ctx.params()?;
-        let old = Table::read(ctx.input("old")?)?;
-        let new = Table::read(ctx.input("new")?)?;
+        let old = read(ctx.input("old")?)?;
+        let new = read(ctx.input("new")?)?;
         refuse_repeated_keys(&params, [&old, &new])?;
         let old_keys = keys::group(&old, &old.require(&params.on, "on")?);
         let new_keys = keys::group(&new, &new.require(&params.on, "on")?);
         let columns = Columns::choose(&params, &old, &new)?;
         let pairs = Pairs::new(&old_keys, &new_keys);
+        rules::refuse_mixed(&params.on, (&old_keys, &new_keys), &pairs, &columns)?;
         let judge = Judge { threshold: params.threshold, noise: params.noise, confidence: params.confidence };
         let changes = changes(&judge, &old_keys, &new_keys, &pairs, &columns)?;
         let verdicts = Verdicts::new(&params.better, &judge, (&old_keys, &new_keys), &pairs)?;
@@ -112,6 +116,19 @@ impl Stage for Compare {
             "the outputs 'changes', 'summary' and 'markdown' say where; declare them 'on_failure' to keep them",
         ))
     }
+}
+
+/// A table. JSON, which a summary is, becomes none by being read as CSV.
+fn read(file: &InputFile) -> Result<Table, StageError> {
+    let bytes = file.read()?;
+    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok();
+    if matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')) && is_json() {
+        return Err(StageError::new(format!("{}: expected CSV with a header, found JSON", file.name)).hint(
+            "make tables of what is to be compared (of summaries with the column 'rules', which says what their numbers mean); \
+                table.convert makes CSV of a list of objects",
+        ));
+    }
+    Table::parse(&file.name, bytes)
 }
 
 /// Keys must be unique, with repeats together with the columns that number them.

@@ -349,3 +349,39 @@ fn a_column_with_a_direction_holds_numbers() {
         "on: a key column cannot be named 'low': the output 'verdicts' has a column of that name"
     );
 }
+
+#[test]
+fn summaries_under_different_rule_sets_are_refused() {
+    let old = "k,repeat,rules,ttft\na,1,flow,1\na,2,flow,1\nb,1,flow,1\n";
+    let with = |extra: Value| {
+        let mut with = json!({"on": ["k"], "spread": ["repeat"]});
+        with.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        with
+    };
+    failed(
+        &compare(with(json!({})), old, "k,repeat,rules,ttft\na,1,flow,2\nb,1,aisbench,2\n"),
+        expect![[r#"
+            old.csv and new.csv hold numbers under different rule sets, which cannot be compared: k=b is under 'flow' in old.csv line 4, under 'aisbench' in new.csv line 3
+            compute both by one rule set: the parameter 'rules' of metrics.compute
+            with 'rules' in 'on', rows are compared with those of the same rule set only"#]],
+    );
+    // whatever is compared, and among repeats as well
+    let mixed = "k,repeat,rules,ttft\na,1,flow,2\na,2,vllm,2\n";
+    let error = compare(with(json!({"columns": ["ttft"]})), old, mixed).result.unwrap_err();
+    assert!(error.message.ends_with("under 'flow' in old.csv line 2, under 'vllm' in new.csv line 3"));
+    // the rule set as part of the key, as the only thing compared, unknown; another meaning of the column
+    compare(json!({"on": ["k", "rules"], "spread": ["repeat"]}), old, mixed).ok();
+    compare(with(json!({"columns": ["rules"]})), old, mixed).ok();
+    compare(with(json!({})), old, "k,repeat,rules,ttft\na,1,,2\n").ok();
+    compare(with(json!({})), &old.replace("flow", "x"), &old.replace("flow", "y")).ok();
+}
+
+#[test]
+fn json_is_no_table() {
+    failed(
+        &compare(json!({"on": ["k"]}), "k\n", "{\n  \"rules\": \"flow\"\n}\n"),
+        expect![[r#"
+            new.csv: expected CSV with a header, found JSON
+            make tables of what is to be compared (of summaries with the column 'rules', which says what their numbers mean); table.convert makes CSV of a list of objects"#]],
+    );
+}

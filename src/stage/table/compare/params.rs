@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::CHANGE_COLUMNS;
 use super::summary::Summary;
@@ -20,19 +20,24 @@ pub(super) struct Params {
     #[serde(default)]
     pub(super) columns: Option<Vec<String>>,
     /// A number that changed by this share of its old value or less is within noise: 0.01 is 1 %.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<f64>")]
     pub(super) threshold: f64,
     /// Columns that tell the repeats of one measurement apart (e.g. `repeat`): rows that differ only there are one sample.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<Vec<String>>")]
     pub(super) spread: Vec<String>,
     /// What says whether repeats differ by more than noise.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<Noise>")]
     pub(super) noise: Noise,
     /// The probability of Welch's interval: 0.95 is 95 %.
-    #[serde(default = "confidence")]
+    #[serde(default = "confidence", deserialize_with = "or_confidence")]
+    #[schemars(with = "Option<f64>")]
     pub(super) confidence: f64,
     /// Column -> higher or lower, whichever is better: what the output `verdicts` is about.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<BTreeMap<String, Better>>")]
     pub(super) better: BTreeMap<String, Better>,
     /// What makes the stage fail, after its outputs are written.
     #[serde(default)]
@@ -44,6 +49,16 @@ pub(super) struct Params {
 
 fn confidence() -> f64 {
     0.95
+}
+
+/// `null` is as good as not given: what a workflow hands on from a parameter that nobody set.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// The same where the default is another one.
+fn or_confidence<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_else(confidence))
 }
 
 /// What says whether repeats differ by more than noise.

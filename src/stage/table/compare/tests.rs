@@ -385,3 +385,18 @@ fn json_is_no_table() {
             make tables of what is to be compared (of summaries with the column 'rules', which says what their numbers mean); table.convert makes CSV of a list of objects"#]],
     );
 }
+
+#[test]
+fn null_is_as_good_as_not_given() {
+    let null = json!({
+        "on": ["k"], "columns": null, "threshold": null, "spread": null, "noise": null, "confidence": null, "better": null,
+        "fail_on": null, "fail_over": null
+    });
+    let run = |with: Value| compare(with, "k,v\na,1\n", "k,v\na,2\n").ok();
+    let (found, expected) = (run(null), run(json!({"on": ["k"]})));
+    for output in ALL {
+        assert_eq!(found.text(output), expected.text(output), "{output}");
+    }
+    let fault = Compare.check(&json!({"on": ["k"], "noise": "range"})).unwrap_err();
+    assert_eq!(fault.worded("table.compare").0, "parameter 'noise' of table.compare: 'range' is no choice");
+}

@@ -50,8 +50,9 @@ impl InputFile {
 
     /// Reads a JSON value; an error names file and line.
     pub fn read_json<T: DeserializeOwned>(&self) -> Result<T, StageError> {
-        serde_json::from_slice(&self.read()?)
-            .map_err(|e| StageError::new(format!("{}:{}: {e}", self.name, e.line())))
+        let bytes = self.read()?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| StageError::not_json(&format!("{}:{}", self.name, e.line()), bytes.as_slice(), &e))
     }
 
     /// Reads it whole as UTF-8.

@@ -1,6 +1,7 @@
 //! Traits only: what a stage is to the engine, and what the engine is to a stage.
 
 mod context;
+mod not_json;
 mod signature;
 mod stage;
 mod wording;

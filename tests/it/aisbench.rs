@@ -292,6 +292,16 @@ fn what_is_damaged_is_named() {
             &["demo-set_details.jsonl:1: missing field `uuid`"],
         ),
         (
+            "a word that Python writes",
+            &|pod| replace(&details(pod), "\"success\":true", "\"success\":NaN"),
+            &["demo-set_details.jsonl:1: bare NaN is not JSON (column ", "write null in its place"],
+        ),
+        (
+            "such a word in the tool's json",
+            &|pod| fs::write(pod.join("syntheticdataset.json"), "{\n\"Max Concurrency\": Infinity}").unwrap(),
+            &["syntheticdataset.json:2: bare Infinity is not JSON (column 20)"],
+        ),
+        (
             "a path",
             &|pod| replace(&details(pod), "\"0a1b2c3d.db\"", "\"../0a1b2c3d.db\""),
             &["db_name: expected a file name, found '../0a1b2c3d.db'"],

@@ -243,6 +243,10 @@ mod tests {
             fails(json!({ "rules": "vllm" }), &row("[[2, null, \"data\"]]", "0"))
                 .starts_with("request 7: its events are of kind 'data'")
         );
+        assert_eq!(
+            fails(json!({}), &row("[[NaN, 1, \"content\"]]", "0")),
+            "r.jsonl:1: bare NaN is not JSON (column 34): expected a number, null or text"
+        );
         let sent = row("[[2, 1, \"content\"]]", "1");
         assert_eq!(
             fails(json!({ "window": { "from": 100, "to": 101 } }), &sent),

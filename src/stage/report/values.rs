@@ -12,11 +12,7 @@ use crate::stage::table::csv::Table;
 /// The value of one input file, by the ending of its name: JSON parsed, CSV as a [`TableValue`], anything else as text.
 pub(super) fn of_file(file: &InputFile) -> Result<Value, StageError> {
     match file.file_name().rsplit_once('.').map(|(_, ending)| ending) {
-        Some("json") => {
-            let value = serde_json::from_slice(&file.read()?)
-                .map_err(|e| StageError::new(format!("{}: not JSON: {e}", file.name)))?;
-            Ok(of_json(value))
-        }
+        Some("json") => Ok(of_json(file.read_json()?)),
         Some("csv") => Ok(Value::from_object(TableValue(Arc::new(Table::read(file)?)))),
         _ => Ok(Value::from(file.read_text()?)),
     }

@@ -50,7 +50,7 @@ impl JsonLines {
                 continue;
             }
             return serde_json::from_slice(bytes).map(Some).map_err(|e| {
-                StageError::new(format!("{}:{}: {e}", self.name, self.line))
+                StageError::not_json(&format!("{}:{}", self.name, self.line), bytes, &e)
                     .hint("each line is one JSON value")
             });
         }
@@ -91,6 +91,9 @@ mod tests {
         assert_eq!(read(b"").unwrap(), [0_u32; 0]);
         let error = read(b"1\n\n{\n").unwrap_err();
         assert!(error.message.starts_with("in/x.jsonl:3: "), "{}", error.message);
+        let bare = read(b"\xef\xbb\xbf1\n\n  NaN \n").unwrap_err();
+        assert!(bare.message.starts_with("in/x.jsonl:3: bare NaN is not JSON"), "{}", bare.message);
+        assert!(bare.hints[0].starts_with("write null in its place"));
         assert!(read(b"1\n\"\xff\"\n").unwrap_err().message.starts_with("in/x.jsonl:2: "));
     }
 }

@@ -98,7 +98,7 @@ fn faults_name_template_and_line() {
         .file("page", "p.j2", "x")
         .file("data", "d.json", "{\n\"a\": }")
         .run(&["report"]);
-    failed(bad, expect!["d.json: not JSON: expected value at line 2 column 6"]);
+    failed(bad, expect!["d.json:2: expected value at line 2 column 6"]);
     let reserved =
         Bench::new(&Report, json!({"template": "inferencemax"})).file("vars", "d.json", "1").run(&["report"]);
     failed(

@@ -143,7 +143,14 @@ fn a_format_has_to_be_known() {
     failed(
         &convert(json!({"format": "csv"}), "t.json", "{\"a\": 1}"),
         expect![[r#"
-            t.json: invalid type: map, expected a list of objects at line 1 column 1
+            t.json:1: invalid type: map, expected a list of objects at line 1 column 1
+            expected a list of objects"#]],
+    );
+    failed(
+        &convert(json!({"format": "csv"}), "t.json", "[{\"a\": 1},\n{\"a\": -Infinity}]"),
+        expect![[r#"
+            t.json:2: bare -Infinity is not JSON (column 7): expected a number, null or text
+            write null in its place: Python's json.dumps writes such words for what is no finite number, and with allow_nan=False refuses to
             expected a list of objects"#]],
     );
     let fault = Convert.check(&json!({"format": "json", "table": "sqlite_x"})).unwrap_err();

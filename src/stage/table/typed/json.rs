@@ -34,8 +34,10 @@ pub(super) fn read_list(file: &InputFile, take: &mut Take) -> Result<Vec<String>
     if let Some(refused) = list.refused {
         return Err(refused);
     }
-    read.map_err(|e| StageError::new(format!("{}: {e}", file.name)).hint("expected a list of objects"))?;
-    Ok(Vec::new())
+    let Err(fault) = read else { return Ok(Vec::new()) };
+    let again = File::open(&file.path).map_err(|e| StageError::io("read", Path::new(&file.name), e))?;
+    let place = format!("{}:{}", file.name, fault.line());
+    Err(StageError::not_json(&place, BufReader::new(again), &fault).hint("expected a list of objects"))
 }
 
 /// Gives the objects of a list one by one: the list is never held whole.

@@ -90,6 +90,15 @@ impl Stage for Read {
         };
         let header = reader.headers().map_err(|e| failed(&e))?.clone();
         let names: Vec<&str> = header.iter().map(|name| name.trim_start_matches('\u{feff}')).collect();
+        let once = |name: &str| match names.iter().filter(|column| **column == name).count() {
+            0 | 1 => Ok(()),
+            count => Err(StageError::new(format!(
+                "{}:1: column '{name}' stands {count} times in the header: expected it once",
+                file.name
+            ))
+            .hint("which of them is meant cannot be told: rename or remove the others")),
+        };
+        [&params.column, &params.reference, "id"].into_iter().try_for_each(once)?;
         let column = |name: &str, param: &str| {
             names.iter().position(|column| *column == name).ok_or_else(|| {
                 let error = StageError::new(format!(
@@ -182,5 +191,15 @@ mod tests {
         };
         assert!(error("id,dialog,summary\n").starts_with("x.csv: no column 'dialogue' (parameter 'column')"));
         assert!(error("dialogue,summary\na,b\nc\n").starts_with("x.csv:3: "));
+        for twice in ["id,summary,dialogue,summary", "\u{feff}summary,\"summary\",dialogue"] {
+            assert_eq!(
+                error(&format!("{twice}\n")),
+                "x.csv:1: column 'summary' stands 2 times in the header: expected it once"
+            );
+        }
+        assert!(error("id,dialogue,summary,id\n").contains("column 'id' stands 2 times"));
+        // of columns that nobody asks for it is of no matter
+        let other = "dialogue,summary,,\na,b,,\n";
+        Bench::new(&Read, json!({"task_nums": 9})).file("csv", "x.csv", other).run(&["rows"]).ok();
     }
 }

@@ -65,8 +65,9 @@ impl Stage for Pairs {
             "Joins rows and recorded outputs by their id: pairs for eval.rouge, and the tokens that they took.\n\
                 \n\
                 Pairs are in the order of the rows. An id that stands twice in a file is an error. Rows without an output and outputs without a row are an\n\
-                error, or counted and left out: rows = pairs + without_output, outputs = pairs + without_row. prompt_tokens and new_tokens are\n\
-                the sums over the pairs, null unless every output has them.",
+                error, or counted and left out: rows = pairs + without_output, outputs = pairs + without_row. No pair at all is an error either way. An id\n\
+                that is a number is another one than the same digits as text. prompt_tokens and new_tokens are the sums over the pairs, null unless\n\
+                every output has them.",
         )
         .input("rows", "JSONL: {\"id\", TARGET, ...}")
         .input_list("outputs", "JSONL: {\"id\", PREDICTION, \"prompt_tokens\", \"new_tokens\"}, of one or more files")
@@ -91,9 +92,9 @@ impl Stage for Pairs {
         let (mut pairs, mut missing) = (Vec::new(), Vec::new());
         let mut tokens = [Some(0_u64); 2];
         let mut made = 0_u64;
-        for Member { id, text: target, place, .. } in &rows {
+        for row @ Member { id, text: target, .. } in &rows {
             let Some(output) = by_id.remove(&id.to_string()) else {
-                missing.push(format!("{id} ({place})"));
+                missing.push(row);
                 continue;
             };
             for (sum, name) in tokens.iter_mut().zip(["prompt_tokens", "new_tokens"]) {
@@ -108,15 +109,30 @@ impl Stage for Pairs {
             )?;
             made += 1;
         }
-        let mut extra: Vec<String> =
-            by_id.values().map(|output| format!("{} ({})", output.id, output.place)).collect();
-        extra.sort_unstable();
+        let mut extra: Vec<&Member> = by_id.values().collect();
+        extra.sort_unstable_by_key(|output| output.shown());
+        let kinds = other_kind(&missing, &by_id);
+        let hinted = |error: StageError| kinds.iter().cloned().fold(error, StageError::hint);
         let unmatched = [("rows without an output", &missing), ("outputs without a row", &extra)];
         if params.on_unmatched == OnUnmatched::Fail
-            && let Some((what, ids)) = unmatched.iter().find(|(_, ids)| !ids.is_empty())
+            && let Some((what, members)) = unmatched.iter().find(|(_, members)| !members.is_empty())
         {
-            return Err(StageError::new(format!("{} {what}: {}", ids.len(), named(ids)))
-                .hint("on_unmatched: skip counts them and leaves them out"));
+            let message = format!("{} {what}: {}", members.len(), named(members));
+            return Err(
+                hinted(StageError::new(message)).hint("on_unmatched: skip counts them and leaves them out")
+            );
+        }
+        if made == 0 {
+            let outputs: Vec<&str> = ctx.files("outputs").iter().map(|file| file.name.as_str()).collect();
+            let (from, to) = (&ctx.input("rows")?.name, outputs.join(", "));
+            let message =
+                format!("no pairs: no id of {} rows ({from}) is one of {count} outputs ({to})", rows.len());
+            return Err(
+                hinted(StageError::new(message)).hint("expected the same 'id' in a row and in its output")
+            );
+        }
+        if let Some(kinds) = &kinds {
+            ctx.log(format!("warning: {kinds}"));
         }
         let counts = json!({
             "rows": rows.len(), "outputs": count, "pairs": made, "without_output": missing.len(), "without_row": extra.len(),
@@ -127,6 +143,25 @@ impl Stage for Pairs {
         ctx.write_json("counts", &counts)?;
         Ok(Done::Made)
     }
+}
+
+/// What to say if a row and an output differ only in that the id of one is a number and that of the other text.
+fn other_kind(missing: &[&Member], left: &HashMap<String, Member>) -> Option<String> {
+    missing.iter().find_map(|row| {
+        let other = match &row.id {
+            Value::String(text) => text.clone(),
+            number => Value::from(number.to_string()).to_string(),
+        };
+        let output = left.get(&other).filter(|output| output.id.is_string() != row.id.is_string())?;
+        let kind = |member: &Member| if member.id.is_string() { "text" } else { "a number" };
+        Some(format!(
+            "id {} is {}, and id {} is {}: write ids alike on both sides",
+            row.shown(),
+            kind(row),
+            output.shown(),
+            kind(output)
+        ))
+    })
 }
 
 /// A count of tokens; `None` if there is none.
@@ -145,6 +180,13 @@ struct Member {
     text: String,
     rest: Map<String, Value>,
     place: String,
+}
+
+impl Member {
+    /// Its id and place, for messages.
+    fn shown(&self) -> String {
+        format!("{} ({})", self.id, self.place)
+    }
 }
 
 /// The lines of a file, each with an id and a text.
@@ -191,9 +233,11 @@ fn twice(id: &Value, first: &str, second: &str) -> StageError {
     StageError::new(format!("id {id} stands twice: {first} and {second}"))
 }
 
-fn named(ids: &[String]) -> String {
-    let more = if ids.len() > NAMED { format!(", and {} more", ids.len() - NAMED) } else { String::new() };
-    ids[..ids.len().min(NAMED)].join(", ") + &more
+fn named(members: &[&Member]) -> String {
+    let more =
+        if members.len() > NAMED { format!(", and {} more", members.len() - NAMED) } else { String::new() };
+    let ids: Vec<String> = members.iter().take(NAMED).map(|member| member.shown()).collect();
+    ids.join(", ") + &more
 }
 
 #[cfg(test)]
@@ -252,6 +296,48 @@ mod tests {
         assert_eq!(
             error(json!({}), &["{\"prediction\": \"a\"}"]),
             "o0.jsonl:1: member 'id': expected a text or a number"
+        );
+    }
+
+    #[test]
+    fn ids_of_another_kind_are_told() {
+        let rows = "{\"id\": \"7\", \"summary\": \"A\"}\n{\"id\": \"b\", \"summary\": \"B\"}\n";
+        let outputs = ["{\"id\": 7, \"prediction\": \"a\"}\n", "{\"id\": \"b\", \"prediction\": \"b\"}\n"];
+        let told = "id \"7\" (rows.jsonl:1) is text, and id 7 (o0.jsonl:1) is a number: write ids alike on both sides";
+        let failed = |with: Value, rows: &str, outputs: &[&str]| {
+            let error = run(with, rows, outputs).result.unwrap_err();
+            [vec![error.message], error.hints].concat()
+        };
+        let skip = || json!({"on_unmatched": "skip"});
+        assert_eq!(
+            failed(json!({}), rows, &outputs),
+            [
+                "1 rows without an output: \"7\" (rows.jsonl:1)",
+                told,
+                "on_unmatched: skip counts them and leaves them out"
+            ]
+        );
+        assert_eq!(run(skip(), rows, &outputs).ok().log[0], format!("warning: {told}"));
+        assert_eq!(
+            failed(skip(), rows, &outputs[..1]),
+            [
+                "no pairs: no id of 2 rows (rows.jsonl) is one of 1 outputs (o0.jsonl)",
+                told,
+                "expected the same 'id' in a row and in its output"
+            ]
+        );
+        // the other way round, and nothing at all
+        let error = failed(
+            json!({}),
+            "{\"id\": 1.5, \"summary\": \"A\"}\n",
+            &["{\"id\": \"1.5\", \"prediction\": \"\"}\n"],
+        );
+        assert!(
+            error[1].starts_with("id 1.5 (rows.jsonl:1) is a number, and id \"1.5\" (o0.jsonl:1) is text")
+        );
+        assert_eq!(
+            failed(json!({}), "", &[""])[0],
+            "no pairs: no id of 0 rows (rows.jsonl) is one of 0 outputs (o0.jsonl)"
         );
     }
 }

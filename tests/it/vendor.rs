@@ -98,3 +98,18 @@ fn more_rows_than_were_answered_are_named() {
         failed.stderr
     );
 }
+
+#[test]
+fn a_peak_that_is_given_does_not_replace_that_of_the_task_file() {
+    let (w, args) = published();
+    w.write("task.yaml", "GPU_NAME: A100\ntask_nums: 256\n");
+    let peak = [&args[..], &["--set".to_owned(), "peak_tflops=312".to_owned()]].concat();
+    let failed = run(&w, &peak).exits(1);
+    for part in [
+        "task.yaml: no 'TFLOPS_FP16' or 'GPU_FP16' or 'GPU_FPxx'; it has: GPU_NAME",
+        "add a line TFLOPS_FP16: a number above 0",
+        "even where the parameter peak_tflops or task_nums takes its place",
+    ] {
+        assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
+    }
+}

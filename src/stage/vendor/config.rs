@@ -27,7 +27,7 @@ impl Stage for Config {
                 \n\
                 host.yaml: vendor (VENDOR, as the original's own file has it, too), engine, chip, nproc_per_node (gpu_nums in older files), data_path,\n\
                 model_path. Task file: task_nums, TFLOPS_FP16 (GPU_FP16 or GPU_FPxx in older files), GPU_NAME. Other members are listed, not used.\n\
-                The result has gpus and peak_tflops, as eval.mfu takes them.",
+                The result has gpus and peak_tflops, as eval.mfu takes them: the task file has to say the peak even where eval.mfu is given one.",
         )
         .input("host", "host.yaml")
         .input("task", "tasks/<vendor>/<engine>/<chip>.yaml")
@@ -47,8 +47,8 @@ impl Stage for Config {
             "engine": host.text(&["engine"])?,
             "chip": host.text(&["chip"])?,
             "gpus": host.number(&["nproc_per_node", "gpu_nums"], true)?,
-            "peak_tflops": task.number(&["TFLOPS_FP16", "GPU_FP16", "GPU_FPxx"], false)?,
-            "task_nums": task.number(&["task_nums"], true)?,
+            "peak_tflops": task.number(&["TFLOPS_FP16", "GPU_FP16", "GPU_FPxx"], false).map_err(needed)?,
+            "task_nums": task.number(&["task_nums"], true).map_err(needed)?,
         });
         for name in ["data_path", "model_path"] {
             config[name] = host.members.remove(name).unwrap_or(Value::Null);
@@ -65,6 +65,11 @@ impl Stage for Config {
     }
 }
 
+/// Says that a parameter of a later step does not replace what the task file lacks.
+fn needed(error: StageError) -> StageError {
+    error.hint("the task file has to hold it even where the parameter peak_tflops or task_nums takes its place in a later step")
+}
+
 /// A YAML file that is a mapping.
 struct File {
     name: String,
@@ -76,7 +81,9 @@ impl File {
         let fault = |what: &dyn std::fmt::Display| {
             StageError::new(format!("{}: {what}", file.name)).hint("expected YAML: lines of NAME: VALUE")
         };
-        let documents = YamlLoader::load_from_str(&file.read_text()?).map_err(|e| fault(&e))?;
+        let text = file.read_text()?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let documents = YamlLoader::load_from_str(text).map_err(|e| fault(&e))?;
         let [Yaml::Hash(members)] = &documents[..] else { return Err(fault(&"no mapping")) };
         let members = members.iter().map(|(key, value)| Some((key.as_str()?.to_owned(), plain(value)?)));
         let members =
@@ -84,36 +91,40 @@ impl File {
         Ok(Self { name: file.name.clone(), members })
     }
 
-    /// Takes the first of some members that is there.
-    fn take(&mut self, names: &[&str]) -> Result<Value, StageError> {
-        names.iter().find_map(|name| self.members.remove(*name)).ok_or_else(|| {
+    /// Takes the first of some members that is there, with its name. `expected` is what it would be.
+    fn take<'n>(&mut self, names: &[&'n str], expected: &str) -> Result<(&'n str, Value), StageError> {
+        let found = names.iter().find_map(|name| Some((*name, self.members.remove(*name)?)));
+        found.ok_or_else(|| {
             let there: Vec<&str> = self.members.keys().map(String::as_str).collect();
-            StageError::new(format!(
-                "{}: no '{}'; it has: {}",
-                self.name,
-                names.join("' or '"),
-                there.join(", ")
-            ))
+            let there = if there.is_empty() { "nothing else".to_owned() } else { there.join(", ") };
+            StageError::new(format!("{}: no '{}'; it has: {there}", self.name, names.join("' or '")))
+                .hint(format!("add a line {}: {expected}", names[0]))
         })
     }
 
     fn text(&mut self, names: &[&str]) -> Result<String, StageError> {
-        match self.take(names)? {
+        let (name, value) = self.take(names, "TEXT")?;
+        let fault =
+            |found: &str| StageError::new(format!("{}: '{name}': expected text, found {found}", self.name));
+        match value {
             Value::String(text) => Ok(text),
+            Value::Null => Err(fault("nothing").hint(format!("write {name}: TEXT"))),
             other => {
-                Err(StageError::new(format!("{}: '{}': expected text, found {other}", self.name, names[0])))
+                let what = if other.is_number() { "the number " } else { "" };
+                Err(fault(&format!("{what}{other}"))
+                    .hint(format!("put it in quotes, so that it is text: {name}: \"{other}\"")))
             }
         }
     }
 
     fn number(&mut self, names: &[&str], whole: bool) -> Result<Value, StageError> {
-        let value = self.take(names)?;
+        let expected = if whole { "a whole number above 0" } else { "a number above 0" };
+        let (name, value) = self.take(names, expected)?;
         let fits = value.as_f64().is_some_and(|number| number > 0.0) && (!whole || value.is_u64());
         if fits {
             return Ok(value);
         }
-        let expected = if whole { "a whole number above 0" } else { "a number above 0" };
-        Err(StageError::new(format!("{}: '{}': expected {expected}, found {value}", self.name, names[0])))
+        Err(StageError::new(format!("{}: '{name}': expected {expected}, found {value}", self.name)))
     }
 }
 
@@ -167,5 +178,38 @@ mod tests {
                 .contains("'nproc_per_node': expected a whole number above 0")
         );
         assert!(error("- a\n", TASK).starts_with("host.yaml: "));
+        assert_eq!(
+            error(HOST, "GPU_FP16: fast\ntask_nums: 1\n"),
+            "a100.yaml: 'GPU_FP16': expected a number above 0, found \"fast\""
+        );
+    }
+
+    #[test]
+    fn a_file_may_begin_with_a_byte_order_mark() {
+        let marked = bench(&format!("\u{feff}{HOST}"), &format!("\u{feff}{TASK}")).run(&["config"]).ok();
+        assert_eq!(marked.text("config"), bench(HOST, TASK).run(&["config"]).ok().text("config"));
+    }
+
+    #[test]
+    fn what_is_missing_or_no_text_comes_with_what_to_write() {
+        let error = |host: &str, task: &str| {
+            let Err(error) = bench(host, task).run(&["config"]).result else { panic!("taken") };
+            [vec![error.message], error.hints].concat()
+        };
+        assert_eq!(
+            error(&HOST.replace("A100_40_SXM", "4090"), TASK),
+            [
+                "host.yaml: 'chip': expected text, found the number 4090",
+                "put it in quotes, so that it is text: chip: \"4090\""
+            ]
+        );
+        assert_eq!(
+            error(&HOST.replace("A100_40_SXM", ""), TASK),
+            ["host.yaml: 'chip': expected text, found nothing", "write chip: TEXT"]
+        );
+        let lacks = error(HOST, "task_nums: 256\n");
+        assert_eq!(lacks[1], "add a line TFLOPS_FP16: a number above 0");
+        assert!(lacks[2].starts_with("the task file has to hold it even where"));
+        assert_eq!(error(HOST, "TFLOPS_FP16: 312\n")[0], "a100.yaml: no 'task_nums'; it has: nothing else");
     }
 }

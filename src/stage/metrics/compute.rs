@@ -213,6 +213,46 @@ mod tests {
     }
 
     #[test]
+    fn a_cell_of_a_wrong_type_is_named_with_its_rowid() {
+        let fails = |column: &str, cell: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("r.db");
+            let db = rusqlite::Connection::open(&path).unwrap();
+            db.execute_batch(&format!(
+                "CREATE TABLE requests(id, send, events, input_tokens, output_tokens, success, error);
+                INSERT INTO requests (rowid, id, send, events, success) VALUES (3, 'a', 1.5, '[]', 0), (7, 'b', 2, '[]', 0);
+                UPDATE requests SET {column} = {cell} WHERE rowid = 7;"
+            ))
+            .unwrap();
+            drop(db);
+            let done = Bench::new(&Compute, json!({})).path("requests", &path).run(&["summary"]);
+            let error = done.result.unwrap_err();
+            error.message.strip_prefix("r.db: table requests, rowid 7, ").unwrap_or(&error.message).to_owned()
+        };
+        for (column, cell, expected) in [
+            ("id", "x'00ff'", "expected a whole number or text, found a blob of 2 bytes"),
+            ("send", "'soon'", "expected a number, found text 'soon'"),
+            ("events", "NULL", "expected JSON as text, found NULL"),
+            (
+                "events",
+                "'[[NaN, 1, \"content\"]]'",
+                "bare NaN is not JSON (column 3): expected a number, null or text",
+            ),
+            ("input_tokens", "1.5", "expected a whole number from 0 on, found 1.5"),
+            ("output_tokens", "-2", "expected a whole number from 0 on, found -2"),
+            ("success", "'true'", "expected 0 or 1, found text 'true'"),
+            ("error", "503", "expected text, found 503"),
+            ("error", "cast(x'ff' as text)", "expected text, found text that is not UTF-8"),
+        ] {
+            assert_eq!(fails(column, cell), format!("column '{column}': {expected}"));
+        }
+        assert_eq!(
+            fails("success", "1, send = NULL"),
+            "r.db: table requests, rowid 7: 'send' is missing, and 'success' is true"
+        );
+    }
+
+    #[test]
     fn faults_have_their_place() {
         let fails = |with: Value, rows: &str| {
             Bench::new(&Compute, with)

@@ -1,13 +1,10 @@
 //! One request as it was recorded: what all metrics come from. Unaware of what is computed of it.
 
-use std::path::Path;
+mod database;
 
-use rusqlite::Connection;
-use rusqlite::types::ValueRef;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::measured;
 use crate::api::{InputFile, StageError};
 use crate::stage::sqlite;
 use crate::stage::table::jsonl::JsonLines;
@@ -103,65 +100,13 @@ impl Row {
 /// Reads rows: JSON Lines, or a SQLite database with a table `requests` whose columns are the members, `events` as JSON text.
 pub fn read(file: &InputFile) -> Result<Vec<Row>, StageError> {
     if sqlite::is_database(&file.path) {
-        return of_database(file);
+        return database::read(file);
     }
     let mut lines = JsonLines::open(file)?;
     let mut rows = Vec::new();
     while let Some(row) = lines.value::<Row>()? {
         if let Some(fault) = row.fault() {
             return Err(StageError::new(format!("{}:{}: {fault}", file.name, lines.line())));
-        }
-        rows.push(row);
-    }
-    Ok(rows)
-}
-
-fn of_database(file: &InputFile) -> Result<Vec<Row>, StageError> {
-    let failed = |e: rusqlite::Error| {
-        StageError::new(format!("{}: {e}", file.name)).hint(
-            "expected a table requests(id, send, events, input_tokens, output_tokens, success, error), events as JSON text",
-        )
-    };
-    let db: Connection = sqlite::open_to_read(Path::new(&file.path)).map_err(failed)?;
-    if measured::is_measured(&db).map_err(failed)? {
-        let rows = measured::rows(&db, measured::Origin::Send).map_err(failed)?;
-        return rows.map_err(|message| StageError::new(format!("{}: {message}", file.name)));
-    }
-    let mut select = db
-        .prepare("SELECT id, send, events, input_tokens, output_tokens, success, error FROM requests ORDER BY rowid")
-        .map_err(failed)?;
-    let mut found = select.query([]).map_err(failed)?;
-    let mut rows = Vec::new();
-    while let Some(row) = found.next().map_err(failed)? {
-        let place = || format!("{}: table requests, row {}", file.name, rows.len() + 1);
-        let id = match row.get_ref(0).map_err(failed)? {
-            ValueRef::Integer(id) => Value::from(id),
-            ValueRef::Text(id) => Value::from(String::from_utf8_lossy(id)),
-            _ => Value::Null,
-        };
-        let tokens = |column: usize| -> Result<Option<u64>, StageError> {
-            let count: Option<i64> = row.get(column).map_err(failed)?;
-            let refused = |count| StageError::new(format!("{}: {count} tokens", place()));
-            count.map(|count| u64::try_from(count).map_err(|_| refused(count))).transpose()
-        };
-        let events: String = row.get(2).map_err(failed)?;
-        let row = Row {
-            id,
-            send: row.get(1).map_err(failed)?,
-            end: None,
-            events: serde_json::from_str(&events)
-                .map_err(|e| StageError::new(format!("{}: events: {e}", place())))?,
-            input_tokens: tokens(3)?,
-            output_tokens: tokens(4)?,
-            success: row.get(5).map_err(failed)?,
-            error: row.get(6).map_err(failed)?,
-            pod: None,
-            data_abbr: None,
-            uuid: None,
-            place: None,
-        };
-        if let Some(fault) = row.fault() {
-            return Err(StageError::new(format!("{}: {fault}", place())));
         }
         rows.push(row);
     }

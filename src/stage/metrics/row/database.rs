@@ -1,0 +1,124 @@
+//! Requests in a SQLite database: a table `requests` whose columns are the members of a row. Unaware of what is computed of them.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::types::{FromSql, ValueRef};
+use serde_json::Value;
+
+use super::Row;
+use crate::api::{InputFile, StageError};
+use crate::stage::metrics::measured;
+use crate::stage::sqlite;
+
+/// What to say of a database that is another one.
+const EXPECTED: &str = "expected a table requests(id, send, events, input_tokens, output_tokens, success, error), events as JSON text";
+
+/// The columns that are read, and what each holds.
+const COLUMNS: [(&str, &str); 7] = [
+    ("id", "a whole number or text"),
+    ("send", "a number"),
+    ("events", "JSON as text"),
+    ("input_tokens", "a whole number from 0 on"),
+    ("output_tokens", "a whole number from 0 on"),
+    ("success", "0 or 1"),
+    ("error", "text"),
+];
+
+/// The rows in the order of their rowid.
+pub(super) fn read(file: &InputFile) -> Result<Vec<Row>, StageError> {
+    let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name)).hint(EXPECTED);
+    let db: Connection = sqlite::open_to_read(Path::new(&file.path)).map_err(failed)?;
+    if measured::is_measured(&db).map_err(failed)? {
+        let rows = measured::rows(&db, measured::Origin::Send).map_err(failed)?;
+        return rows.map_err(|message| StageError::new(format!("{}: {message}", file.name)));
+    }
+    let names = COLUMNS.map(|(name, _)| name).join(", ");
+    let mut select =
+        db.prepare(&format!("SELECT {names}, rowid FROM requests ORDER BY rowid")).map_err(failed)?;
+    let mut found = select.query([]).map_err(failed)?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next().map_err(failed)? {
+        let place = || {
+            let id = row.get_ref(COLUMNS.len()).map_or_else(|_| "?".to_owned(), shown);
+            format!("{}: table requests, rowid {id}", file.name)
+        };
+        let cells = Cells { row, place: &place };
+        let id = match cells.value(0)? {
+            ValueRef::Integer(id) => Value::from(id),
+            ValueRef::Text(id) => Value::from(String::from_utf8_lossy(id)),
+            ValueRef::Null => Value::Null,
+            ValueRef::Real(_) | ValueRef::Blob(_) => return Err(cells.refused(0)),
+        };
+        let tokens = |column: usize| -> Result<Option<u64>, StageError> {
+            let count: Option<i64> = cells.get(column)?;
+            count.map(|count| u64::try_from(count).map_err(|_| cells.refused(column))).transpose()
+        };
+        let events: String = cells.get(2)?;
+        let row = Row {
+            id,
+            send: cells.get(1)?,
+            end: None,
+            events: serde_json::from_str(&events)
+                .map_err(|e| StageError::not_json(&cells.place_of(2), events.as_bytes(), &e))?,
+            input_tokens: tokens(3)?,
+            output_tokens: tokens(4)?,
+            success: cells.get(5)?,
+            error: cells.get(6)?,
+            pod: None,
+            data_abbr: None,
+            uuid: None,
+            place: None,
+        };
+        if let Some(fault) = row.fault() {
+            return Err(StageError::new(format!("{}: {fault}", place())));
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// The cells of a row, as [`COLUMNS`] numbers them.
+struct Cells<'c, 'r> {
+    row: &'c rusqlite::Row<'r>,
+    place: &'c dyn Fn() -> String,
+}
+
+impl Cells<'_, '_> {
+    fn place_of(&self, column: usize) -> String {
+        format!("{}, column '{}'", (self.place)(), COLUMNS[column].0)
+    }
+
+    fn value(&self, column: usize) -> Result<ValueRef<'_>, StageError> {
+        self.row.get_ref(column).map_err(|e| StageError::new(format!("{}: {e}", self.place_of(column))))
+    }
+
+    fn get<T: FromSql>(&self, column: usize) -> Result<T, StageError> {
+        T::column_result(self.value(column)?).map_err(|_| self.refused(column))
+    }
+
+    /// A cell of a wrong type, or beyond what its column holds.
+    fn refused(&self, column: usize) -> StageError {
+        let found = self.value(column).map_or_else(|e| e.message, shown);
+        let message = format!("{}: expected {}, found {found}", self.place_of(column), COLUMNS[column].1);
+        StageError::new(message).hint(EXPECTED)
+    }
+}
+
+/// A cell for messages; of text the beginning.
+fn shown(value: ValueRef) -> String {
+    const SHOWN: usize = 40;
+    match value {
+        ValueRef::Null => "NULL".to_owned(),
+        ValueRef::Integer(n) => n.to_string(),
+        ValueRef::Real(x) => x.to_string(),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) if text.chars().count() > SHOWN => {
+                format!("text '{}...'", text.chars().take(SHOWN).collect::<String>())
+            }
+            Ok(text) => format!("text '{text}'"),
+            Err(_) => "text that is not UTF-8".to_owned(),
+        },
+        ValueRef::Blob(bytes) => format!("a blob of {} bytes", bytes.len()),
+    }
+}

@@ -188,3 +188,32 @@ fn a_database_in_use_is_read_with_its_log() {
     run(&w, &w.path("mine"), &[]).ok();
     assert_eq!(raw(&w)[0]["max_gpu_memory"], 100.0);
 }
+
+#[test]
+fn token_times_that_cannot_be_read_are_counted() {
+    let w = Workspace::shipped();
+    add_run(&w, "c/20260101_000000/m", "m");
+    let db = Connection::open(w.path("mine/c/20260101_000000/m/benchmark_data.db")).unwrap();
+    db.execute_batch(&format!("CREATE TABLE result ({COLUMNS});")).unwrap();
+    for list in ["'[0.5, NaN]'", "'[]'", "'[9.0, '", "7", "NULL"] {
+        db.execute(&format!("INSERT INTO result (success, inter_token_latencies) VALUES (1, {list})"), [])
+            .unwrap();
+    }
+    let problem = |args: &[&str]| {
+        run(&w, &w.path("mine"), args).ok();
+        problems_of(&w, "benchmark_data.db")
+    };
+    let asked = ["--set", r#"percentiles={"at": [100]}"#];
+    assert_eq!(
+        problem(&asked),
+        [
+            json!({"dir": "c/20260101_000000/m", "file": "benchmark_data.db", "reason": "unreadable_tokens", "kept": true, "requests": 2})
+        ]
+    );
+    assert_eq!(w.json("out/evalscope/summary_percentiles.json")[0]["100p_itl_"], json!(0.5));
+    run(&w, &w.path("mine"), &[&asked[..], &["--set", "strict=true"]].concat())
+        .exits(1)
+        .says("benchmark_data.db: unreadable_tokens");
+    // without percentiles nobody reads them
+    assert_eq!(problem(&[]), [] as [Value; 0]);
+}

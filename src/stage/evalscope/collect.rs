@@ -76,7 +76,7 @@ impl Stage for Collect {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn signature(&self) -> Signature {
@@ -85,7 +85,8 @@ impl Stage for Collect {
                 \n\
                 Keys of all versions become the same columns in seconds. Bare NaN and Infinity are understood. A damaged\n\
                 summary, args or percentile file leaves the run out; a database that is missing or cannot be read gives GPU memory 0 and keeps it;\n\
-                both are listed as problems. Of the args only model, parallel, number, max_tokens and the length of the prompt are taken:\n\
+                both are listed as problems. So are, where percentiles are asked for, requests whose list of token times is no list of numbers: it is\n\
+                left out of itl_. Of the args only model, parallel, number, max_tokens and the length of the prompt are taken:\n\
                 keys and headers stay where they are. The database is opened read-only, and as immutable where no -wal or -journal lies beside it.\n\
                 \n\
                 Where the database holds no GPU memory above 0 and gpu_samples.csv lies in the directory (nvidia-smi --query-gpu=timestamp,memory.used\n\
@@ -114,7 +115,8 @@ impl Stage for Collect {
         }
         for problem in &record.problems {
             let what = if problem.kept { "warning" } else { "left out" };
-            ctx.log(format!("{what}: {}/{}: {}", problem.dir, problem.file, json!(problem.reason)));
+            let of = problem.requests.map_or_else(String::new, |count| format!(" ({count} requests)"));
+            ctx.log(format!("{what}: {}/{}: {}{of}", problem.dir, problem.file, json!(problem.reason)));
         }
         let bytes =
             serde_json::to_vec(&record).map_err(|e| StageError::new(format!("output 'record': {e}")))?;
@@ -157,7 +159,8 @@ fn collect(files: &Files, dir: &str, mut tally: Tally) -> Record {
     };
     let mut problems = Vec::new();
     let mut problem = |file: &str, reason, kept| {
-        problems.push(Problem { dir: dir.to_owned(), file: file.to_owned(), reason, kept });
+        let (dir, file) = (dir.to_owned(), file.to_owned());
+        problems.push(Problem { dir, file, reason, kept, requests: None });
     };
     let summary = files.json(SUMMARY).and_then(object);
     let args = files.json(ARGS).and_then(object);
@@ -222,6 +225,16 @@ fn collect(files: &Files, dir: &str, mut tally: Tally) -> Record {
     let succeeded = good.is_none_or(|count| count > 0 || requests == 0.0);
     if !succeeded {
         problem(SUMMARY, Reason::NoSuccess, true);
+    }
+    let unreadable = tally.as_ref().map_or(0, Tally::unreadable);
+    if unreadable > 0 {
+        problems.push(Problem {
+            dir: dir.to_owned(),
+            file: DATABASE.to_owned(),
+            reason: Reason::UnreadableTokens,
+            kept: true,
+            requests: Some(unreadable),
+        });
     }
     let model = args.get("model").and_then(Value::as_str).unwrap_or(place.folder);
     let prompt_length = match args.get("prompt") {

@@ -47,6 +47,8 @@ pub(super) enum Tokens<'r> {
     Gaps(&'r [u8]),
     /// Readings of a clock (up to 1.0).
     Clock(&'r [u8]),
+    /// A number or a blob stands there.
+    NoText,
 }
 
 /// Calls `each` with every row of table `result`. After an error the rows seen so far mean nothing.
@@ -89,7 +91,8 @@ fn read(db: &Connection, depth: Depth, mut each: impl FnMut(&Row)) -> rusqlite::
             found.tokens = match row.get_ref(7)? {
                 ValueRef::Text(text) if clock => Some(Tokens::Clock(text)),
                 ValueRef::Text(text) => Some(Tokens::Gaps(text)),
-                _ => None,
+                ValueRef::Null => None,
+                _ => Some(Tokens::NoText),
             };
         }
         each(&found);

@@ -38,7 +38,8 @@ impl Stage for Percentiles {
             "Percentiles of the successful requests of evalscope runs, by one rule for all versions, which the column 'rule' names.\n\
                 \n\
                 Columns as in the raw table, in seconds, tokens and tokens per second, not rounded; itl_ is over all tokens of all requests.\n\
-                What no request has is empty. A run whose database cannot be read has empty cells.",
+                What no request has is empty. A run whose database cannot be read has empty cells. A list of token times that cannot be read is left out of itl_, and is a problem of\n\
+                the run.",
         )
         .input_list("runs", "records of evalscope.collect with the same percentiles")
         .optional_output("csv", "a row per run as CSV")

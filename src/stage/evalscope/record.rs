@@ -20,6 +20,9 @@ pub(super) struct Problem {
     pub(super) reason: Reason,
     /// Whether the run is in the tables nevertheless.
     pub(super) kept: bool,
+    /// How many requests it is about, if it is not about the whole file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) requests: Option<u64>,
 }
 
 /// What is wrong.
@@ -31,6 +34,8 @@ pub(super) enum Reason {
     Missing,
     UnreadableDb,
     NoTable,
+    /// Lists of token times in the database are no lists of numbers: left out of the percentiles.
+    UnreadableTokens,
     /// No request succeeded: not in the statistics.
     NoSuccess,
 }
@@ -191,4 +196,20 @@ pub(super) fn in_order<'r>(all: impl Iterator<Item = &'r Columns>) -> Vec<&'r st
     let mut columns: Vec<&str> = columns.into_iter().collect();
     columns.sort_by(|a, b| percentiles::order(a, b));
     columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_of_a_whole_file_is_written_as_ever() {
+        let text = r#"{"dir":"d","file":"f","reason":"no_table","kept":true}"#;
+        let old: Problem = serde_json::from_str(text).unwrap();
+        assert_eq!((old.requests, serde_json::to_string(&old).unwrap().as_str()), (None, text));
+        let new = Problem { reason: Reason::UnreadableTokens, requests: Some(2), ..old };
+        let text = serde_json::to_string(&new).unwrap();
+        assert_eq!(text, r#"{"dir":"d","file":"f","reason":"unreadable_tokens","kept":true,"requests":2}"#);
+        assert_eq!(serde_json::from_str::<Problem>(&text).unwrap(), new);
+    }
 }

@@ -54,7 +54,7 @@ impl Stage for Table {
                 run lacks is an empty cell or no key. Tidy: one line per run and\n\
                 metric, with its unit; written if the parameter 'tidy' says so.\n\
                 \n\
-                Problems: [{\"dir\", \"file\", \"reason\", \"kept\"}]. It is an error that no run was found.",
+                Problems: [{\"dir\", \"file\", \"reason\", \"kept\"}], with \"requests\" (how many) where single requests are meant. It is an error that no run was found.",
         )
         .input_list("runs", "records of evalscope.collect")
         .input_list("args", "all benchmark_args.json: a directory that has one and no summary is listed as a problem")
@@ -130,6 +130,7 @@ fn without_summary(ctx: &StageContext, results: &str, records: &[Record]) -> Vec
             file: "benchmark_summary.json".into(),
             reason: Reason::Missing,
             kept: false,
+            requests: None,
         })
         .collect()
 }

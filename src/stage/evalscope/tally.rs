@@ -44,6 +44,8 @@ pub(super) struct Tally {
     requests: u64,
     succeeded: u64,
     conforming: u64,
+    /// Requests whose list of token times is no list of numbers.
+    unreadable: u64,
     values: [Vec<f64>; METRICS.len()],
 }
 
@@ -97,21 +99,23 @@ impl Tally {
         for (metric, value) in single {
             self.values[metric].extend(value);
         }
-        // bare NaN and null were not measured; the others count
-        let list = |text| -> Vec<f64> {
-            let Ok(Value::Array(items)) = lenient::parse(text) else { return Vec::new() };
-            items.iter().filter_map(|item| Some(lenient::Number::of(item)?.as_f64())).collect()
-        };
-        match row.tokens {
-            Some(Tokens::Gaps(text)) => {
-                self.values[1].extend(list(text).into_iter().filter(|gap| gap.is_finite()))
-            }
+        let gaps = match row.tokens {
+            Some(Tokens::Gaps(text)) => list(text),
             Some(Tokens::Clock(text)) => {
-                let gaps = list(text).windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<f64>>();
-                self.values[1].extend(gaps.into_iter().filter(|gap| gap.is_finite()));
+                list(text).map(|times| times.windows(2).map(|pair| pair[1] - pair[0]).collect())
             }
-            None => {}
+            Some(Tokens::NoText) => None,
+            None => Some(Vec::new()),
+        };
+        match gaps {
+            Some(gaps) => self.values[1].extend(gaps.into_iter().filter(|gap| gap.is_finite())),
+            None => self.unreadable += 1,
         }
+    }
+
+    /// How many successful requests gave no token times because theirs could not be read.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.unreadable
     }
 
     /// GPU memory: mean, highest, lowest; `None` if no row has it.
@@ -143,6 +147,15 @@ impl Tally {
     }
 }
 
+/// The numbers of a list; `None` if it is none. Bare NaN and null were not measured: they are NaN, and no list is an empty one.
+fn list(text: &[u8]) -> Option<Vec<f64>> {
+    match lenient::parse(text).ok()? {
+        Value::Array(items) => items.iter().map(|item| Some(lenient::Number::of(item)?.as_f64())).collect(),
+        Value::Null => Some(Vec::new()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::columns::Cell;
@@ -168,6 +181,27 @@ mod tests {
             assert_eq!(found.columns["99.9p_itl_"], Cell::Float(2.0));
             assert_eq!(found.columns.get("50p_latency_"), Some(&Cell::Null));
         }
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_read_is_counted() {
+        let mut tally = Tally::new(None, Some(at(Rule::Nearest)));
+        let lists = [
+            Tokens::Gaps(b"[0.5, NaN, null]"),
+            Tokens::Gaps(b"[]"),
+            Tokens::Clock(b"null"),
+            Tokens::Gaps(b"[9.0, "),
+            Tokens::Gaps(b""),
+            Tokens::Clock(b"[1.0, \"late\", 9.0]"),
+            Tokens::Gaps(b"{}"),
+            Tokens::NoText,
+        ];
+        for tokens in lists.map(Some).into_iter().chain([None]) {
+            tally.add(&Row { success: true, tokens, ..Row::default() });
+            tally.add(&Row { success: false, tokens, ..Row::default() });
+        }
+        assert_eq!(tally.unreadable(), 5);
+        assert_eq!(tally.recomputed().unwrap().columns["99.9p_itl_"], Cell::Float(0.5));
     }
 
     proptest! {

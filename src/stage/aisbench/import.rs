@@ -185,9 +185,17 @@ struct Directory {
 }
 
 impl Directory {
-    fn of(input: &InputFile, shown: &str) -> Result<Self, StageError> {
-        let shown = shown.trim_end_matches('/').to_owned();
+    /// `given` is where it lies, as messages name it.
+    fn of(input: &InputFile, given: &str) -> Result<Self, StageError> {
+        let shown = given.trim_end_matches('/').to_owned();
         let name = shown.rsplit('/').next().unwrap_or(&shown).to_owned();
+        if name.is_empty() {
+            return Err(StageError::new(format!(
+                "input 'pod' ({}): its directory, '{given}', has no name: expected one that ends with the pod's, as performances/<model>",
+                input.name
+            ))
+            .hint("the parameter 'dir' says where the directory lies; without it, it is called as the input is"));
+        }
         if name == MERGED {
             return Err(StageError::new(format!("{shown}: this is what a merge wrote, not a pod"))
                 .hint("its requests are those of the other directories; leave it out of 'performances'"));
@@ -282,5 +290,28 @@ impl Databases<'_> {
             points.insert(id, floats);
         }
         Ok(points)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::harness::Bench;
+
+    #[test]
+    fn a_pod_has_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = dir.path().join("m8");
+        std::fs::create_dir(&pod).unwrap();
+        for given in ["", "/", "//"] {
+            let bench = Bench::new(&Import, serde_json::json!({ "dir": given })).path("pod", &pod);
+            let error = bench.run(&["requests", "pod"]).result.unwrap_err();
+            assert_eq!(
+                error.message,
+                format!(
+                    "input 'pod' (m8): its directory, '{given}', has no name: expected one that ends with the pod's, as performances/<model>"
+                )
+            );
+        }
     }
 }

@@ -316,6 +316,19 @@ fn what_is_damaged_is_named() {
             &|pod| fs::remove_file(pod.join("syntheticdataset.json")).unwrap(),
             &["max_concurrency: not known of demo-8b-pod-a", "give max_concurrency"],
         ),
+        (
+            "no limit but 0",
+            &|pod| {
+                for pod in [pod, &pod.with_file_name("demo-8b-pod-b")] {
+                    let zero = json!({"Max Concurrency": {"total": 0}});
+                    fs::write(pod.join("syntheticdataset.json"), zero.to_string()).unwrap();
+                }
+            },
+            &[
+                "max_concurrency: out/aisbench/merge_report.json: expected a whole number above 0, found 0",
+                "the tool's json says Max Concurrency 0 of demo-8b-pod-a, demo-8b-pod-b",
+            ],
+        ),
     ];
     for (case, damage, parts) in cases {
         let w = Workspace::shipped();

@@ -119,13 +119,22 @@ fn of_pods(ctx: &StageContext) -> Result<u64, StageError> {
         return Err(missing("neither given, nor an input 'report' that names it".to_owned()));
     };
     let report: Value = file.read_json()?;
-    report["max_concurrency"].as_u64().filter(|max| *max > 0).ok_or_else(|| {
+    let limit = &report["max_concurrency"];
+    if let Some(max) = limit.as_u64().filter(|max| *max > 0) {
+        return Ok(max);
+    }
+    let named = |is: fn(&Value) -> bool| -> String {
         let pods = report["pods"].as_array().into_iter().flatten();
-        let unknown =
-            pods.filter(|pod| pod["max_concurrency"].is_null()).filter_map(|pod| pod["name"].as_str());
-        missing(format!(
-            "not known of {} (no json of the tool beside its details)",
-            unknown.collect::<Vec<_>>().join(", ")
-        ))
-    })
+        let names = pods.filter(|pod| is(&pod["max_concurrency"])).filter_map(|pod| pod["name"].as_str());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let unknown = named(Value::is_null);
+    if limit.is_null() && !unknown.is_empty() {
+        return Err(missing(format!("not known of {unknown} (no json of the tool beside its details)")));
+    }
+    let zero = match named(|limit| limit.as_u64() == Some(0)) {
+        pods if pods.is_empty() => pods,
+        pods => format!(" (the tool's json says Max Concurrency 0 of {pods})"),
+    };
+    Err(missing(format!("{}: expected a whole number above 0, found {limit}{zero}", file.name)))
 }

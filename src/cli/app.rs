@@ -84,6 +84,7 @@ fn run(cli: Cli, printer: Arc<Printer>, build: Option<Build>) -> Result<ExitCode
         Command::Stages(args) => command::stages::run(&app, args),
         Command::Schema => command::schema::run(&app),
         Command::Cache(args) => command::cache::run(&app, args),
+        Command::Load(args) => command::load::run(&app, args),
         Command::Up(args) => command::up::run(&app, args),
         Command::Exec(args) => command::exec::run(&app, args),
         Command::Completions(args) => {
@@ -94,13 +95,18 @@ fn run(cli: Cli, printer: Arc<Printer>, build: Option<Build>) -> Result<ExitCode
         Command::Guard(_) | Command::Strict(_) | Command::Sim(_) => {
             Err(Error::bug("a hidden command was not handled"))
         }
-        Command::Report(_) | Command::Devices(_) | Command::Load(_) | Command::Init(_) => {
+        Command::Report(_) | Command::Devices(_) | Command::Init(_) => {
             Err(Error::bug("a later command was not refused"))
         }
     }
 }
 
 impl App {
+    /// In another directory, without a workflow of its own.
+    pub(super) fn at(cli: Cli, printer: Arc<Printer>, root: PathBuf) -> Self {
+        Self { cli, printer, root, build: None }
+    }
+
     /// The program brings its own workflow.
     pub(super) fn embedded(&self) -> bool {
         self.build.is_some()

@@ -2,6 +2,7 @@
 
 mod cache;
 mod later;
+mod load;
 mod log;
 mod look;
 mod run;
@@ -16,6 +17,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use cache::{CacheArgs, CacheWhat, GcArgs};
 pub use later::LaterArgs;
+pub use load::{ArrivalKind, LoadArgs};
 pub use log::{LogArgs, LogWhat};
 pub use look::{CompletionsArgs, GraphArgs, GraphFormat, KeyArgs, LsArgs, NodeArgs, StagesArgs, WhyArgs};
 pub use run::{
@@ -140,6 +142,8 @@ pub enum Command {
     Schema,
     /// The artifact store.
     Cache(CacheArgs),
+    /// One load test of a model server.
+    Load(Box<LoadArgs>),
     /// Start a service and what it needs, print its URL, stop it at Ctrl-C.
     Up(UpArgs),
     /// Run a command in a node's environment.
@@ -161,9 +165,6 @@ pub enum Command {
     #[doc(hidden)]
     #[command(hide = true)]
     Devices(LaterArgs),
-    #[doc(hidden)]
-    #[command(hide = true)]
-    Load(LaterArgs),
     #[doc(hidden)]
     #[command(hide = true)]
     Init(LaterArgs),
@@ -190,7 +191,6 @@ impl Cli {
             Command::Cache(cache) => cache.what.later(),
             Command::Report(_) => Some("flow report"),
             Command::Devices(_) => Some("flow devices"),
-            Command::Load(_) => Some("flow load"),
             Command::Init(_) => Some("flow init"),
             _ => None,
         };
@@ -299,7 +299,7 @@ mod tests {
             (&["run", "f", "--devices", "gpu:8"][..], "not yet: --devices"),
             (&["plan", "f", "--part", "1/2"], "not yet: --part"),
             (&["report", "last", "--help"], "not yet: flow report"),
-            (&["load", "--endpoint", "http://x", "-n", "3"], "not yet: flow load"),
+            (&["devices", "--json"], "not yet: flow devices"),
             (&["cache", "push", "s3://x"], "not yet: flow cache push"),
         ] {
             let error = parse(line).unwrap().refuse_later().unwrap_err();

@@ -7,6 +7,7 @@ pub(super) mod exec;
 pub(super) mod explain;
 pub(super) mod graph;
 pub(super) mod key;
+pub(super) mod load;
 pub(super) mod log;
 pub(super) mod ls;
 pub(super) mod plan;

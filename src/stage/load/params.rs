@@ -66,6 +66,8 @@ pub(super) struct Params {
     pub(super) rules: Rules,
     /// Percentiles of the summary; default: those of the rule set.
     pub(super) percentiles: Option<Vec<f64>>,
+    /// Sent as `Authorization: Bearer KEY`: give a secret.
+    pub(super) api_key: Option<String>,
     /// More fields of each request's head; a value may be a secret.
     #[serde(default)]
     pub(super) headers: BTreeMap<String, String>,
@@ -256,6 +258,9 @@ impl Params {
             if value.bytes().any(|b| b < b' ' && b != b'\t') {
                 return fault(&format!("headers.{name}"), "a value is one line");
             }
+        }
+        if self.api_key.as_ref().is_some_and(|key| key.bytes().any(|b| b < b' ')) {
+            return fault("api_key", "a key is one line");
         }
         for own in ["model", "messages", "prompt", "stream", "stream_options"] {
             if self.body.contains_key(own) {

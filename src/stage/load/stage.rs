@@ -110,8 +110,9 @@ fn none_succeeded(records: &[Record], summary: &Value) -> Result<(), StageError>
 }
 
 fn plan(ctx: &StageContext, params: &Params) -> Result<Plan, StageError> {
-    let headers: Vec<(String, String)> =
-        params.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let key = params.api_key.iter().map(|key| ("Authorization".to_owned(), format!("Bearer {key}")));
+    let others = params.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let headers: Vec<(String, String)> = key.chain(others).collect();
     let endpoints = params.endpoints.urls().iter().map(|url| {
         Endpoint::new(url, params.api, &headers)
             .map_err(|(message, hint)| StageError::new(message).hint(hint))

@@ -1,6 +1,7 @@
 //! Built-in simulators: services that run as processes of their own (`flow __sim NAME JSON`), so that every workflow runs without a network.
 
 pub mod http;
+pub mod llm;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 /// Adds the simulators.
 pub fn register(catalog: &mut Catalog) {
     catalog.add_simulator(http::info());
+    catalog.add_simulator(llm::info());
 }
 
 /// The body of the simulator process: starts `name` with the parameters `with_json`, prints `{"url": ...}` on standard output
@@ -38,12 +40,21 @@ fn serve(name: &str, with_json: &str) -> Result<()> {
     let mut signals =
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
             .map_err(|e| Error::environment(format!("failed to listen for signals: {e}")))?;
-    let server = match name {
-        "sim.http" => http::Server::start(&with)?,
-        other => return Err(Error::usage(format!("there is no simulator '{other}' (known: sim.http)"))),
-    };
-    announce(server.url())?;
-    signals.forever().next();
+    match name {
+        "sim.http" => {
+            let server = http::Server::start(&with)?;
+            announce(server.url())?;
+            signals.forever().next();
+        }
+        "sim.llm" => {
+            let server = llm::Server::start(&with)?;
+            announce(server.url())?;
+            signals.forever().next();
+        }
+        other => {
+            return Err(Error::usage(format!("there is no simulator '{other}' (known: sim.http, sim.llm)")));
+        }
+    }
     Ok(())
 }
 

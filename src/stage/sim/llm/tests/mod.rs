@@ -1,0 +1,1 @@
+//! `sim.llm` over real sockets on loopback.

@@ -23,6 +23,11 @@ pub(super) struct Said {
 }
 
 impl Said {
+    /// An event that says text of the answer, and nothing else.
+    pub(super) fn text() -> Self {
+        Self { choices: true, content: true, ..Self::default() }
+    }
+
     /// What the event is in the record of a request.
     pub(super) fn kind(self) -> Kind {
         match self {

@@ -12,6 +12,7 @@ use super::chunk;
 use super::clock;
 use super::connection::{Came, Connection};
 use super::failure::Failure;
+use super::likeness::Likeness;
 use super::params::Limits;
 use super::record::Record;
 use super::wire::{Body, Events, Head, Malformed, parse};
@@ -111,6 +112,7 @@ struct Answer<'r> {
     cut: Vec<u8>,
     head: Option<(Head, Body)>,
     events: Events,
+    likeness: Likeness,
     /// The body of what is no stream.
     whole: Vec<u8>,
     /// Events with text of the last read.
@@ -127,6 +129,7 @@ impl<'r> Answer<'r> {
             cut: Vec::new(),
             head: None,
             events: Events::default(),
+            likeness: Likeness::default(),
             whole: Vec::new(),
             texts: 0,
             tokens: 0,
@@ -214,7 +217,7 @@ impl<'r> Answer<'r> {
             self.record.events.push(at, None, Kind::Done);
             return;
         }
-        let Some(said) = chunk::read(data, self.record.text.as_mut()) else {
+        let Some(said) = self.likeness.read(data, self.record.text.as_mut()) else {
             let message = format!("an event is no chunk of a completion: {}", excerpt(data));
             self.fault = Some((Failure::Malformed, message));
             return;

@@ -2,7 +2,7 @@
 //! started the servers.
 //!
 //! `params` say what is asked, `prompt` makes bodies and `arrival` a schedule of it, `plan` is the whole load, a `shard` a thread that sends
-//! its part over `connection`s, `exchange` one request on one of them (`wire` and `chunk` read the answer), `record` what was
+//! its part over `connection`s, `exchange` one request on one of them (`wire`, `chunk` and `likeness` read the answer), `record` what was
 //! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `stage` puts them together.
 
 mod arrival;
@@ -13,6 +13,7 @@ mod endpoint;
 mod exchange;
 mod failure;
 mod lengths;
+mod likeness;
 mod params;
 mod plan;
 mod prompt;

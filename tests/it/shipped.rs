@@ -55,7 +55,7 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
 
     let run = w.run_file("workflows/full.json", &[]).ok();
     assert_eq!(run.json()["outcome"], "ok");
-    assert_eq!(run.json()["counts"]["ran"], 100);
+    assert_eq!(run.json()["counts"]["ran"], 110);
     for output in [
         "inferencemax/inference_max_interactivity.csv",
         "inferencemax/inference_max_e2e.csv",
@@ -74,6 +74,7 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
         "aisbench/merged.csv",
         "aisbench/merge_report.json",
         "vendor/report.txt",
+        "sweep/sweep.csv",
     ] {
         assert!(w.has(&format!("out/{output}")), "{output}");
     }

@@ -3,12 +3,12 @@
 
 use fastrand::Rng;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::api::ParamFault;
 
 /// The pattern of arrivals; rates per second, times in seconds.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Arrival {
     /// So many in flight: the next is sent when one has ended. Hides what the server's pauses would have cost others.
@@ -73,7 +73,7 @@ fn one() -> f64 {
 }
 
 /// How a rate changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Shape {
     /// By equal amounts.

@@ -3,7 +3,8 @@
 //!
 //! `params` say what is asked, `prompt` makes bodies and `arrival` a schedule of it, `plan` is the whole load, a `shard` a thread that sends
 //! its part over `connection`s, `exchange` one request on one of them (`wire`, `chunk` and `likeness` read the answer), `record` what was
-//! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `stage` puts them together.
+//! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `stage` puts them together, and `sweep` puts
+//! several loads side by side.
 
 mod arrival;
 mod chunk;
@@ -23,6 +24,7 @@ mod selfcheck;
 mod shard;
 mod stage;
 mod summary;
+mod sweep;
 mod table;
 mod trace;
 mod wire;
@@ -36,4 +38,5 @@ use crate::api::Catalog;
 pub fn register(catalog: &mut Catalog) {
     catalog.add(prompts::Prompts);
     catalog.add(stage::Load);
+    catalog.add(sweep::Sweep);
 }

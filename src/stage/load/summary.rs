@@ -41,6 +41,7 @@ pub(super) fn of(
     let shown = if open { metrics(path, Origin::Schedule, &asked)? } else { from_send.clone() };
     let parts = |summary: &Value| json!({ "metrics": summary["metrics"], "goodput": summary["goodput"] });
     out.extend(shown.as_object().cloned().unwrap_or_default());
+    out.insert("load".into(), definition(params, plan));
     out.insert("loop".into(), json!(if open { "open" } else { "closed" }));
     let failed: BTreeMap<&str, u64> = count(last_attempts(records));
     out.insert("failures".into(), json!(failed));
@@ -60,6 +61,24 @@ fn metrics(path: &Path, origin: Origin, asked: &Asked) -> Result<Value, StageErr
     let db = sqlite::open_to_read(path).map_err(failed)?;
     let rows: Vec<Row> = measured::rows(&db, origin).map_err(failed)?.map_err(StageError::new)?;
     summarize(&rows, asked).map_err(StageError::new)
+}
+
+/// What was asked for, without what must not be told.
+fn definition(params: &Params, plan: &Plan) -> Value {
+    json!({
+        "model": params.model,
+        "api": params.api,
+        "stream": params.stream,
+        "arrival": params.arrival,
+        "requests": params.requests,
+        "duration": params.duration,
+        "max_concurrency": params.max_concurrency,
+        "warmup": params.warmup,
+        "seed": params.seed,
+        "endpoints": plan.endpoints.len(),
+        "shards": plan.shards,
+        "prompts": plan.jobs.len(),
+    })
 }
 
 /// The last attempt of each request; records stand in order.

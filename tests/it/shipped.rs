@@ -153,6 +153,7 @@ fn every_stage_of_the_contract_is_listed_and_described() {
         "inferencemax.wrap",
         "report.markdown",
         "sim.http",
+        "sim.llm",
         "table.compare",
         "vendor.config",
         "vendor.report",

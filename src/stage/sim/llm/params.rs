@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fault::Faults;
@@ -110,7 +110,7 @@ pub(super) struct Batch {
 }
 
 /// When usage is sent.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged, expecting = "expected \"asked\", \"always\", \"never\", true or false")]
 pub(super) enum UsageParam {
     /// Always or never.
@@ -120,7 +120,7 @@ pub(super) enum UsageParam {
 }
 
 /// When usage is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Usage {
     /// To those who ask for it.
@@ -132,7 +132,7 @@ pub(super) enum Usage {
 }
 
 /// Whether and when the event with the role is sent.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged, expecting = "expected true, false or \"early\"")]
 pub(super) enum RoleParam {
     /// With the first token, or not.
@@ -142,7 +142,7 @@ pub(super) enum RoleParam {
 }
 
 /// At once.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Early {
     /// At once.

@@ -1,10 +1,10 @@
 //! A number of the parameters that is fixed or drawn. Unaware of what it measures.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A number, or a distribution to draw it from.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a number, or {\"dist\": \"uniform\" | \"exp\" | \"lognormal\", ...}")]
 pub(super) enum Quantity {
     /// Always this.
@@ -14,7 +14,7 @@ pub(super) enum Quantity {
 }
 
 /// A distribution.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "dist", rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum Dist {
     /// Any number from `low` to `high`, equally likely.

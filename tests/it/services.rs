@@ -1,6 +1,7 @@
 //! Services: when they start and stop, how they are found ready, how they fail, what of them is in a key; `flow up` and `flow exec`.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -431,5 +432,35 @@ fn exec_leaves_nothing_however_it_ends() {
         signal(child.id(), name);
         assert_eq!(Run::of(child.wait_with_output().unwrap()).code, code, "{name}");
         nothing_left(&w, LONG);
+    }
+}
+
+#[test]
+fn a_model_server_is_a_service_and_leaves_a_whole_log() {
+    let w = Workspace::with(json!({
+        "services": {"s": {"uses": "sim.llm", "with": {"model": "m-1"}}},
+        "steps": {"f": fetch("v1/models")}
+    }));
+    w.run(&[]).ok().ran(["f"]);
+    assert!(w.read("out/v1/models").contains("m-1"));
+    nothing_left(&w, LONG);
+
+    for name in ["TERM", "INT"] {
+        let with = json!({"log": name, "ttft_ms": 1}).to_string();
+        let mut child = w.command(&["__sim", "sim.llm", &with]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+        let ready: Value = serde_json::from_str(&ready).unwrap();
+        let url = ready["url"].as_str().unwrap();
+        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+        let body = r#"{"prompt": "x", "max_tokens": 3, "stream": true}"#;
+        let head = "POST /v1/completions HTTP/1.1\r\nConnection: close\r\nX-Request-Id: a";
+        write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        signal(child.id(), name);
+        assert!(child.wait().unwrap().success());
+        let line: Value = serde_json::from_str(&w.read(name)).unwrap();
+        assert_eq!((&line["xid"], &line["tokens"]), (&json!("a"), &json!(3)), "{answer}");
     }
 }

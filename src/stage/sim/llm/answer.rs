@@ -198,14 +198,14 @@ impl<'a> Answer<'a> {
     /// Writes what is ready, in two parts if there is a place to cut, and notes the times.
     async fn flush(&mut self, cut: Option<usize>) -> Result<(), Gone> {
         let (events, tokens) = (std::mem::take(&mut self.events), std::mem::take(&mut self.tokens));
-        self.link.pause().await;
+        let now = self.link.pause().await;
         let logs = self.link.site.logs() && events > 0;
         if logs {
-            self.record.chunks.push((now_ns(), events));
+            self.record.chunks.push((now, events));
         }
         match cut {
-            Some(at) => self.link.flush_cut(at).await?,
-            None => self.link.flush().await?,
+            Some(at) => self.link.write_cut(at).await?,
+            None => self.link.write().await?,
         }
         self.record.status = Some(200);
         self.record.tokens += tokens;

@@ -86,33 +86,38 @@ impl Link {
         self.out.extend_from_slice(b"0\r\n\r\n");
     }
 
-    /// Writes all that is to be written. In the windows in which the server stands still it waits; [`Link::pause`] waits too, for those
-    /// who want to know when the write began.
+    /// Writes all that is to be written, but in no window in which the server stands still.
     pub(super) async fn flush(&mut self) -> Result<(), Gone> {
         self.pause().await;
+        self.write().await
+    }
+
+    /// Writes all that is to be written, now.
+    pub(super) async fn write(&mut self) -> Result<(), Gone> {
         self.close_chunk();
         let done = self.stream.write_all(&self.out).await;
         self.out.clear();
         done.map_err(|_| Gone)
     }
 
-    /// Writes in two parts, the second from `at` on, a moment later. Both parts are inside the chunk that is being made.
-    pub(super) async fn flush_cut(&mut self, at: usize) -> Result<(), Gone> {
+    /// As [`Link::write`], but what is from `at` on a moment later. Both parts are inside the chunk that is being made.
+    pub(super) async fn write_cut(&mut self, at: usize) -> Result<(), Gone> {
         let rest = self.out.split_off(at);
-        self.flush().await?;
+        self.write().await?;
         self.wait(now_ns() + GAP_NS).await?;
         self.open_chunk();
         self.out.extend_from_slice(&rest);
         self.flush().await
     }
 
-    /// Waits until the end of a window in which the server stands still.
-    pub(super) async fn pause(&self) {
-        if self.site.pauses.is_empty() {
-            return;
-        }
-        while let Some(end) = self.site.pauses.end(now_ns()) {
-            self.alarm.until(end).await;
+    /// Waits until the end of a window in which the server stands still; gives the time, which is in none.
+    pub(super) async fn pause(&self) -> u64 {
+        loop {
+            let now = now_ns();
+            match self.site.pauses.end(now) {
+                Some(end) => self.alarm.until(end).await,
+                None => return now,
+            }
         }
     }
 

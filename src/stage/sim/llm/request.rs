@@ -140,6 +140,9 @@ impl Head {
             if at > bytes.len() {
                 return Ok(None);
             }
+            if &bytes[at - 2..at] != b"\r\n" {
+                return Err(Unreadable(400, "a chunk of the body is longer than its size".to_owned()));
+            }
         };
         let mut to = self.length;
         for chunk in chunks {

@@ -2,14 +2,11 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
+pub(super) use crate::base::clock::monotonic_ns as now;
+
 fn read(id: ClockId) -> u64 {
     let time = clock_gettime(id);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// CLOCK_MONOTONIC in ns: what all processes of a machine share.
-pub(super) fn now() -> u64 {
-    read(ClockId::Monotonic)
 }
 
 /// ns since 1970.

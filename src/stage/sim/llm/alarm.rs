@@ -11,17 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-    timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Nanoseconds of CLOCK_MONOTONIC.
-pub(super) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
+use crate::base::clock::monotonic_ns;
 
 /// The timer of one serving thread.
 pub(super) struct Alarm {
@@ -59,7 +54,7 @@ impl Alarm {
             let _ = rustix::io::read(self.timer.get_ref(), &mut times);
             ready.clear_ready();
             let mut waiting = self.waiting();
-            let now = now_ns();
+            let now = monotonic_ns();
             while waiting.sleepers.peek().is_some_and(|sleeper| sleeper.0.due <= now) {
                 if let Some(Reverse(sleeper)) = waiting.sleepers.pop() {
                     sleeper.waker.wake();
@@ -104,7 +99,7 @@ impl Future for Sleep<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if now_ns() >= self.due {
+        if monotonic_ns() >= self.due {
             return Poll::Ready(());
         }
         // a task stays with its waker, and its sleeper stays until it is due: one is enough
@@ -150,12 +145,12 @@ mod tests {
         runtime.block_on(async {
             let alarm = Alarm::new().unwrap();
             tokio::spawn(alarm.clone().run());
-            let start = now_ns();
+            let start = monotonic_ns();
             let sleep = |after: u64| {
                 let alarm = alarm.clone();
                 tokio::spawn(async move {
                     alarm.until(start + after).await;
-                    assert!(now_ns() >= start + after);
+                    assert!(monotonic_ns() >= start + after);
                 })
             };
             for task in [3_000_000, 500_000, 1_000_000, 0, 200_000].map(sleep) {

@@ -1,6 +1,5 @@
 //! Sends a planned answer at its times and notes when what was written. Unaware of how requests are read.
 
-use super::alarm::now_ns;
 use super::fault::Kind;
 use super::frame;
 use super::link::{Gone, Link};
@@ -8,6 +7,7 @@ use super::log::Record;
 use super::params::{Cut, RoleParam};
 use super::plan::Plan;
 use super::site::Slot;
+use crate::base::clock::monotonic_ns;
 
 /// Bytes that are written at once, at most about.
 const BLOCK: usize = 64 << 10;
@@ -40,7 +40,7 @@ impl<'a> Answer<'a> {
     pub(super) async fn send(mut self) -> End {
         let sent = if self.plan.stream { self.stream().await } else { self.whole().await };
         sent.unwrap_or_else(|Gone| {
-            self.record.closed = Some(now_ns());
+            self.record.closed = Some(monotonic_ns());
             End::Close
         })
     }
@@ -48,7 +48,7 @@ impl<'a> Answer<'a> {
     async fn slot(&mut self) -> Result<Slot, Gone> {
         let site = self.link.site.clone();
         let slot = self.link.unless_gone(site.slot()).await?;
-        self.record.start = Some(now_ns());
+        self.record.start = Some(monotonic_ns());
         Ok(slot)
     }
 
@@ -72,7 +72,7 @@ impl<'a> Answer<'a> {
             frames.role.put(&self.plan.id, b"", &mut self.link.out);
         }
 
-        let mut now = self.record.start.unwrap_or_else(now_ns);
+        let mut now = self.record.start.unwrap_or_else(monotonic_ns);
         let mut due = now + self.plan.first_ns(&site);
         let mut made = 0;
         while made < self.plan.tokens {
@@ -87,7 +87,7 @@ impl<'a> Answer<'a> {
                     self.flush(None).await?;
                 }
                 self.link.wait(due).await?;
-                now = now_ns();
+                now = monotonic_ns();
             }
             self.link.open_chunk();
             if params.comments && made > 0 {
@@ -152,7 +152,7 @@ impl<'a> Answer<'a> {
     async fn whole(&mut self) -> Result<End, Gone> {
         let site = self.link.site.clone();
         let _slot = self.slot().await?;
-        let mut due = self.record.start.unwrap_or_else(now_ns) + self.plan.first_ns(&site);
+        let mut due = self.record.start.unwrap_or_else(monotonic_ns) + self.plan.first_ns(&site);
         for _ in 1..self.plan.tokens {
             due += self.plan.next_ns(&site);
         }
@@ -210,7 +210,7 @@ impl<'a> Answer<'a> {
         self.record.status = Some(200);
         self.record.tokens += tokens;
         if logs {
-            let now = now_ns();
+            let now = monotonic_ns();
             self.record.first.get_or_insert(now);
             self.record.last = Some(now);
         }

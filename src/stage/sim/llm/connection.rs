@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::alarm::now_ns;
 use super::answer::{Answer, End, json_head};
 use super::ask::Ask;
 use super::fault::Kind;
@@ -12,6 +11,7 @@ use super::log::Record;
 use super::plan::Plan;
 use super::request::{self, Head, Route, Unreadable};
 use super::site::Entry;
+use crate::base::clock::monotonic_ns;
 
 /// A buffer above this is given back after its request.
 const KEPT: usize = 256 << 10;
@@ -46,7 +46,7 @@ pub(super) async fn serve(mut link: Link) {
 
 /// The next request; `None`: the client left.
 async fn read(link: &mut Link) -> Result<Option<Request>, Unreadable> {
-    let mut recv = now_ns();
+    let mut recv = monotonic_ns();
     let mut recv0 = (!link.inbox.is_empty()).then_some(recv);
     let mut head = None;
     let mut continued = false;
@@ -71,7 +71,7 @@ async fn read(link: &mut Link) -> Result<Option<Request>, Unreadable> {
         if link.fill().await.is_err() {
             return Ok(None);
         }
-        recv = now_ns();
+        recv = monotonic_ns();
         if recv0.is_none() {
             recv0 = Some(recv);
             link.site.pauses.begin(recv);
@@ -138,7 +138,7 @@ async fn answer(link: &mut Link, request: Request) -> Result<End, Gone> {
         }
         (Ok(None), _) => {
             let gone = link.gone().await;
-            record.closed = Some(now_ns());
+            record.closed = Some(monotonic_ns());
             Err(gone)
         }
     }

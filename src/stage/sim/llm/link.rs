@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::alarm::{Alarm, now_ns};
+use super::alarm::Alarm;
 use super::site::Site;
+use crate::base::clock::monotonic_ns;
 
 /// Bytes read at once, at least.
 const READ: usize = 8 << 10;
@@ -104,7 +105,7 @@ impl Link {
     pub(super) async fn write_cut(&mut self, at: usize) -> Result<(), Gone> {
         let rest = self.out.split_off(at);
         self.write().await?;
-        self.wait(now_ns() + GAP_NS).await?;
+        self.wait(monotonic_ns() + GAP_NS).await?;
         self.open_chunk();
         self.out.extend_from_slice(&rest);
         self.flush().await
@@ -113,7 +114,7 @@ impl Link {
     /// Waits until the end of a window in which the server stands still; gives the time, which is in none.
     pub(super) async fn pause(&self) -> u64 {
         loop {
-            let now = now_ns();
+            let now = monotonic_ns();
             match self.site.pauses.end(now) {
                 Some(end) => self.alarm.until(end).await,
                 None => return now,

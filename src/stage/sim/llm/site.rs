@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::alarm::now_ns;
 use super::frame::Frames;
 use super::log::{Queue, Record};
 use super::params::{Params, Usage};
 use super::pause::Pauses;
 use super::script::Script;
 use super::words;
+use crate::base::clock::monotonic_ns;
 
 /// See the header of the file.
 pub(super) struct Site {
@@ -110,7 +110,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.site.inflight.fetch_sub(1, Ordering::Relaxed);
         if let Some(log) = &self.site.log {
-            self.record.end = now_ns();
+            self.record.end = monotonic_ns();
             log.push(std::mem::take(&mut self.record));
         }
     }

@@ -79,7 +79,7 @@ def environment(base, name, *packages):
     if not os.path.exists(f"{path}/done"):
         subprocess.run([sys.executable, "-m", "venv", path], check=True)
         for line in packages:
-            subprocess.run([f"{path}/bin/pip", "install", "-q", *line.split()], check=True)
+            subprocess.run([f"{path}/bin/pip", "install", "-q", *line.split()], check=True, stderr=subprocess.DEVNULL)
         open(f"{path}/done", "w").close()
     return f"{path}/bin/python"
 
@@ -90,7 +90,7 @@ path = glob.glob(sysconfig.get_paths()["purelib"] + "/sglang/**/_bench*.so", rec
 spec = importlib.util.spec_from_file_location("_bench", path)
 bench = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bench)
-bench.run_argv(sys.argv[1:])
+bench.run_argv(["sglang-bench", *sys.argv[1:]])
 """
 
 

@@ -30,6 +30,7 @@ mod inferencemax;
 mod interrupt;
 mod jobserver;
 mod kill;
+mod load;
 mod messages;
 mod nothing_to_do;
 mod odd;

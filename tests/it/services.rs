@@ -315,10 +315,10 @@ fn timeouts_end_commands_and_stages() {
 }
 
 /// A `flow up s` that does not outlive its test.
-struct Up(Option<Child>);
+pub struct Up(Option<Child>);
 
 /// `flow up s` once it has said its URL.
-fn up(w: &Workspace) -> (Up, String) {
+pub fn up(w: &Workspace) -> (Up, String) {
     use std::io::{BufRead, BufReader};
     let mut command = w.command(&["up", "flow.json", "s"]);
     let mut up = Up(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()));

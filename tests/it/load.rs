@@ -1,0 +1,233 @@
+//! Loads on the built-in model server: what the client says, held against what the server wrote down.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::support::{LONG, Workspace, nothing_left};
+
+/// A load of `count` prompts on a simulator with a log.
+fn loaded(sim: Value, load: Value, count: usize) -> Workspace {
+    let mut server = json!({ "log": "sim.jsonl", "seed": 3 });
+    server.as_object_mut().unwrap().extend(sim.as_object().unwrap().clone());
+    let mut with = json!({
+        "endpoints": "${services.s.url}", "model": "sim", "arrival": { "kind": "closed", "concurrency": 4 }, "on_client_bound": "mark",
+    });
+    with.as_object_mut().unwrap().extend(load.as_object().unwrap().clone());
+    Workspace::with(json!({
+        "services": { "s": { "uses": "sim.llm", "with": server } },
+        "steps": {
+            "prompts": {
+                "uses": "load.prompts", "with": { "kind": "synthetic", "count": count, "input": 8, "output": 12 },
+                "outputs": { "prompts": "out/prompts.jsonl" }
+            },
+            "load": {
+                "uses": "llm.load", "inputs": { "prompts": "${steps.prompts.prompts}" }, "with": with,
+                "outputs": { "requests": "out/r.sqlite", "summary": "out/s.json" }
+            }
+        }
+    }))
+}
+
+/// The server's log by x-request-id.
+fn served(w: &Workspace) -> BTreeMap<String, Value> {
+    let lines = w.read("sim.jsonl");
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter_map(|line| Some((line["xid"].as_str()?.to_owned(), line))).collect()
+}
+
+fn rows<T: rusqlite::types::FromSql>(w: &Workspace, sql: &str) -> Vec<(String, T)> {
+    let db = rusqlite::Connection::open(w.path("out/r.sqlite")).unwrap();
+    let mut select = db.prepare(sql).unwrap();
+    let found = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    found.map(Result::unwrap).collect()
+}
+
+#[test]
+fn stamps_lie_after_the_servers_writes_and_close_to_them() {
+    let w = loaded(json!({ "ttft_ms": 30, "itl_ms": 4 }), json!({}), 16);
+    w.run(&[]).ok().ran(["prompts", "load"]);
+    let served = served(&w);
+    let firsts: Vec<(String, i64)> = rows(&w, "SELECT xid, first_token_ns FROM requests");
+    assert_eq!(firsts.len(), 16);
+    let mut lags: Vec<f64> = firsts
+        .iter()
+        .map(|(xid, first)| (first - served[xid]["chunk_ns"][0].as_i64().unwrap()) as f64 / 1e6)
+        .collect();
+    lags.sort_by(f64::total_cmp);
+    // generous: other tests run beside
+    assert!(lags[0] > 0.0 && lags[8] < 20.0, "{lags:?}");
+    let summary = w.json("out/s.json");
+    assert_eq!(
+        (&summary["counts"]["success"], &summary["self_check"]["inflight_max"]),
+        (&json!(16), &json!(4))
+    );
+    let tokens: Vec<(String, i64)> = rows(&w, "SELECT xid, output_tokens FROM requests");
+    assert!(
+        tokens.iter().all(|(xid, tokens)| served[xid]["tokens"] == *tokens && *tokens == 12),
+        "{tokens:?}"
+    );
+    assert!(served.values().all(|line| line["inflight"].as_u64() <= Some(4)));
+    // a measurement stands
+    w.run(&[]).ok().all_fresh();
+    nothing_left(&w, LONG);
+}
+
+#[test]
+fn failures_are_counted_as_the_server_made_them() {
+    let faults = json!({ "status_429": 0.1, "status_500": 0.1, "hang": 0.1, "abort": 0.1, "stall": 0.1, "stream_error": 0.1 });
+    let limits = json!({ "first_byte": 0.5, "stall": 0.5 });
+    let load = json!({ "timeouts": limits, "arrival": { "kind": "closed", "concurrency": 32 } });
+    let w = loaded(json!({ "ttft_ms": 1, "itl_ms": 1, "faults": faults }), load, 200);
+    w.run(&[]).ok();
+    let summary = w.json("out/s.json");
+    let failures: BTreeMap<String, u64> = serde_json::from_value(summary["failures"].clone()).unwrap();
+    let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+    let served = served(&w);
+    for line in served.values() {
+        let kind = match line["fault"].as_str() {
+            None => continue,
+            Some("status_429") => "status_429",
+            Some("status_500") => "status_5xx",
+            Some("hang") => "timeout_first_byte",
+            Some("abort") => "closed",
+            Some("stall") => "timeout_stall",
+            Some("stream_error") => "stream_error",
+            Some(other) => panic!("{other}"),
+        };
+        *expected.entry(kind.to_owned()).or_default() += 1;
+    }
+    // a connection that is aborted with bytes unread is reset
+    let mut found = failures.clone();
+    let reset = found.remove("reset").unwrap_or(0);
+    *found.entry("closed".to_owned()).or_default() += reset;
+    assert_eq!((found, served.len()), (expected, 200), "{failures:?}");
+    assert!(failures.len() >= 6, "{failures:?}");
+    let total: u64 = failures.values().sum();
+    assert_eq!(
+        summary["counts"],
+        json!({
+            "total": 200, "success": 200 - total, "failed": total, "outside_window": 0, "without_token_counts": 0, "failures": failures
+        })
+    );
+}
+
+#[test]
+fn whatever_the_framing_the_text_is_the_same() {
+    let mut texts: Vec<Vec<(String, String)>> = Vec::new();
+    for sim in [
+        json!({}),
+        json!({ "crlf": true, "comments": true, "done": false }),
+        json!({ "cut": "event" }),
+        json!({ "cut": "utf8" }),
+        json!({ "early_head": true, "chunk": 1 }),
+        json!({ "buffer": true }),
+    ] {
+        let mut sim = sim;
+        sim.as_object_mut()
+            .unwrap()
+            .extend(json!({ "multibyte": true, "ttft_ms": 1, "itl_ms": 0.2 }).as_object().unwrap().clone());
+        let w = loaded(sim, json!({ "save_text": true }), 6);
+        w.run(&[]).ok();
+        assert_eq!(w.json("out/s.json")["counts"]["success"], 6);
+        let found = rows(&w, "SELECT xid, text FROM requests ORDER BY number");
+        assert!(found.iter().all(|(_, text): &(String, String)| !text.is_ascii()), "{found:?}");
+        texts.push(found);
+    }
+    assert!(texts.iter().all(|found| *found == texts[0]), "{texts:?}");
+}
+
+#[test]
+fn the_metrics_of_the_table_are_those_of_the_summary() {
+    let w = loaded(json!({ "ttft_ms": 5, "itl_ms": 1, "reasoning": 3 }), json!({}), 12);
+    let mut workflow = w.json("flow.json");
+    for rules in ["flow", "vllm", "aisbench", "evalscope-new"] {
+        workflow["steps"][rules] = json!({
+            "uses": "metrics.compute", "inputs": { "requests": "${steps.load.requests}" }, "with": { "rules": rules },
+            "outputs": { "summary": format!("out/{rules}.json") }
+        });
+    }
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).ok();
+    let (ours, flow) = (w.json("out/s.json"), w.json("out/flow.json"));
+    for part in ["counts", "metrics", "throughput"] {
+        assert_eq!(ours[part], flow[part], "{part}");
+    }
+    // with a role chunk first, tools that take it for a token report less
+    let ttft = |name: &str| w.json(&format!("out/{name}.json"))["metrics"]["ttft"]["mean"].as_f64().unwrap();
+    assert!(ttft("vllm") <= ttft("flow") && ttft("evalscope-new") == ttft("flow"));
+    assert!(
+        flow["metrics"]["ttfo"]["mean"].as_f64().unwrap() > ttft("flow") + 0.002,
+        "after three tokens of reasoning"
+    );
+}
+
+#[test]
+fn a_pause_of_the_server_is_not_hidden() {
+    let sim = json!({ "ttft_ms": 2, "itl_ms": 0.1, "pauses": [{ "at": 0.5, "for": 0.6 }] });
+    let load =
+        json!({ "arrival": { "kind": "constant", "rate": 100 }, "requests": 200, "max_concurrency": 4 });
+    let w = loaded(sim, load, 50);
+    w.run(&[]).ok();
+    let summary = w.json("out/s.json");
+    let p90 = |from: &str| summary[from]["metrics"]["ttft"]["p90"].as_f64().unwrap();
+    assert!(
+        p90("from_schedule") > 0.3 && p90("from_send") < 0.1,
+        "{} {}",
+        p90("from_schedule"),
+        p90("from_send")
+    );
+    assert_eq!(summary["self_check"]["inflight_max"], 4);
+}
+
+#[test]
+fn one_load_in_a_line() {
+    let w = Workspace::with(
+        json!({ "services": { "s": { "uses": "sim.llm", "with": { "ttft_ms": 1, "itl_ms": 0.5 } } }, "steps": {
+        "go": { "run": "true", "outputs": {} }
+    } }),
+    );
+    let (up, url) = crate::services::up(&w);
+    let line = [
+        "load",
+        "--endpoint",
+        &url,
+        "--model",
+        "sim",
+        "--concurrency",
+        "2",
+        "-n",
+        "10",
+        "--max-tokens",
+        "5",
+        "--mark-client-bound",
+        "--out",
+        "res",
+    ];
+    let run = w.flow(&line).ok();
+    assert!(
+        run.stdout.starts_with("requests  10 ok, 0 failed\n") && run.stdout.contains("\nttft "),
+        "{}",
+        run.stdout
+    );
+    for file in ["load.json", "prompts.jsonl", "requests.sqlite", "summary.json"] {
+        assert!(w.has(&format!("res/{file}")), "{file}");
+    }
+    let again = w.flow(&[&line[..], &["--json"]].concat()).ok();
+    assert_eq!(again.json()["counts"]["success"], 10, "it measures again");
+    let wrong = w.flow(&[
+        "load",
+        "--endpoint",
+        "http://127.0.0.1:9",
+        "--model",
+        "m",
+        "--concurrency",
+        "1",
+        "-n",
+        "2",
+        "--out",
+        "res",
+    ]);
+    wrong.exits(1).says("no request succeeded: {\"connect\":2}");
+    drop(up);
+}

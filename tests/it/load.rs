@@ -127,7 +127,7 @@ fn whatever_the_framing_the_text_is_the_same() {
         sim.as_object_mut()
             .unwrap()
             .extend(json!({ "multibyte": true, "ttft_ms": 1, "itl_ms": 0.2 }).as_object().unwrap().clone());
-        let w = loaded(sim, json!({ "save_text": true }), 6);
+        let w = loaded(sim, json!({ "save_text": true, "request_id": "t" }), 6);
         w.run(&[]).ok();
         assert_eq!(w.json("out/s.json")["counts"]["success"], 6);
         let found = rows(&w, "SELECT xid, text FROM requests ORDER BY number");
@@ -230,4 +230,46 @@ fn one_load_in_a_line() {
     ]);
     wrong.exits(1).says("no request succeeded: {\"connect\":2}");
     drop(up);
+}
+
+#[test]
+fn what_is_exported_for_aisbench_is_read_back_to_the_same_numbers() {
+    let faults = json!({ "status_500": 0.1, "stream_error": 0.1 });
+    let w = loaded(json!({ "ttft_ms": 4, "itl_ms": 1, "faults": faults }), json!({ "save_text": true }), 40);
+    let mut workflow = w.json("flow.json");
+    let steps = json!({
+        "export": {
+            "uses": "aisbench.export", "with": { "dataset": "d1" },
+            "inputs": { "requests": "${steps.load.requests}", "summary": "${steps.load.summary}", "prompts": "${steps.prompts.prompts}" },
+            "outputs": { "pod": "out/performances/m1/" }
+        },
+        "import": {
+            "uses": "aisbench.import", "inputs": { "pod": "${steps.export.pod}" },
+            "outputs": { "requests": "out/m1.jsonl", "pod": "out/m1.json" }
+        },
+        "direct": {
+            "uses": "metrics.compute", "inputs": { "requests": "${steps.load.requests}" }, "with": { "rules": "aisbench" },
+            "outputs": { "summary": "out/direct.json" }
+        },
+        "back": {
+            "uses": "metrics.compute", "inputs": { "requests": "${steps.import.requests}" }, "with": { "rules": "aisbench" },
+            "outputs": { "summary": "out/back.json" }
+        }
+    });
+    workflow["steps"].as_object_mut().unwrap().extend(steps.as_object().unwrap().clone());
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).ok();
+    let (direct, back) = (w.json("out/direct.json"), w.json("out/back.json"));
+    for part in ["metrics", "throughput"] {
+        assert_eq!(direct[part], back[part], "{part}");
+    }
+    let pod = w.json("out/m1.json");
+    assert_eq!((&pod["requests"], &pod["max_concurrency"]), (&json!(40), &json!(4)));
+    assert_eq!(pod["failed"], direct["counts"]["failed"]);
+    assert!(pod["failed"].as_u64() > Some(0) && pod["host"].is_string(), "{pod}");
+    let details = w.read("out/performances/m1/d1_details.jsonl");
+    let first: Value = serde_json::from_str(details.lines().next().unwrap()).unwrap();
+    assert_eq!(first["input"][0]["content"].as_str().unwrap().split(' ').count(), 8);
+    assert!(details.lines().any(|line| line.contains("\"error_info\":\"status_5xx\"")));
+    assert_eq!(w.json("out/performances/m1/d1.json")["Total Requests"]["total"], 40);
 }

@@ -55,7 +55,7 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
 
     let run = w.run_file("workflows/full.json", &[]).ok();
     assert_eq!(run.json()["outcome"], "ok");
-    assert_eq!(run.json()["counts"]["ran"], 110);
+    assert_eq!(run.json()["counts"]["ran"], 119);
     for output in [
         "inferencemax/inference_max_interactivity.csv",
         "inferencemax/inference_max_e2e.csv",
@@ -75,6 +75,7 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
         "aisbench/merge_report.json",
         "vendor/report.txt",
         "sweep/sweep.csv",
+        "multi-pod/merged.csv",
     ] {
         assert!(w.has(&format!("out/{output}")), "{output}");
     }

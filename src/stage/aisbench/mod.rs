@@ -3,6 +3,7 @@
 //! `import` reads a pod (`npy` its time points), `stable` finds the stable stage, `exact` computes what the tool shows, `format` writes it as the tool does.
 
 pub mod exact;
+mod export;
 pub mod format;
 mod import;
 mod npy;
@@ -12,5 +13,6 @@ use crate::api::Catalog;
 
 /// Adds this domain's stages.
 pub fn register(catalog: &mut Catalog) {
+    catalog.add(export::Export);
     catalog.add(import::Import);
 }

@@ -28,6 +28,21 @@ pub(super) fn floats(bytes: &[u8]) -> Result<Vec<f64>, String> {
     Ok(numbers.iter().map(|number| f64::from_le_bytes(*number)).collect())
 }
 
+/// Numbers as a `.npy` file, version 1.0.
+pub(super) fn bytes(numbers: &[f64]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({},), }}", numbers.len());
+    // magic, version, length and header together are a multiple of 64 bytes
+    while (10 + header.len() + 1) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend((header.len() as u16).to_le_bytes());
+    out.extend(header.bytes());
+    numbers.iter().for_each(|number| out.extend(number.to_le_bytes()));
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +62,11 @@ mod tests {
         let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }   \n";
         for version in [1, 2] {
             assert_eq!(floats(&npy(version, header, &[1.5, -2.0])).unwrap(), [1.5, -2.0]);
+        }
+        for numbers in [&[][..], &[1.5], &[0.1; 1000]] {
+            let bytes = bytes(numbers);
+            assert_eq!(floats(&bytes).unwrap(), numbers);
+            assert_eq!((bytes.len() - 8 * numbers.len()) % 64, 0);
         }
         let empty = header.replace("(2,)", "(0,)");
         assert_eq!(floats(&npy(1, &empty, &[])).unwrap(), [0.0; 0]);

@@ -42,7 +42,7 @@ pub(super) struct Params {
     pub(super) retry: Retry,
     /// Limits for goodput.
     pub(super) slo: Option<Slo>,
-    /// Of the schedule and of the request ids.
+    /// Decides the schedule.
     #[serde(default)]
     pub(super) seed: u64,
     /// Tokens of an answer, for prompts that do not say.
@@ -55,6 +55,8 @@ pub(super) struct Params {
     /// Ask for a stream.
     #[serde(default = "yes")]
     pub(super) stream: bool,
+    /// Begins each x-request-id; default: `flow-` and eight digits that no other load has.
+    pub(super) request_id: Option<String>,
     /// Keep the answers.
     #[serde(default)]
     pub(super) save_text: bool,
@@ -261,6 +263,10 @@ impl Params {
         }
         if self.api_key.as_ref().is_some_and(|key| key.bytes().any(|b| b < b' ')) {
             return fault("api_key", "a key is one line");
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+        if self.request_id.as_ref().is_some_and(|id| id.is_empty() || !id.bytes().all(plain)) {
+            return fault("request_id", "expected letters, digits, - _ . and :");
         }
         for own in ["model", "messages", "prompt", "stream", "stream_options"] {
             if self.body.contains_key(own) {

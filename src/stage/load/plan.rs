@@ -33,6 +33,8 @@ pub(super) struct Plan {
     pub(super) retry: Retry,
     pub(super) save_text: bool,
     pub(super) seed: u64,
+    /// Begins each x-request-id.
+    pub(super) id: String,
     pub(super) cancel: CancelToken,
     pub(super) shared: Shared,
 }

@@ -40,7 +40,7 @@ pub(super) struct Record {
 
 impl Record {
     /// The value of `x-request-id`.
-    pub(super) fn xid(&self, seed: u64) -> String {
-        format!("flow-{seed:x}-{}-{}", self.number, self.attempt)
+    pub(super) fn xid(&self, load: &str) -> String {
+        format!("{load}-{}-{}", self.number, self.attempt)
     }
 }

@@ -227,8 +227,7 @@ impl Shard {
         let body = &plan.job(record.number).body;
         let mut bytes = Vec::with_capacity(endpoint.head.len() + body.len() + 96);
         bytes.extend_from_slice(&endpoint.head);
-        let own =
-            format!("x-request-id: {}\r\nContent-Length: {}\r\n\r\n", record.xid(plan.seed), body.len());
+        let own = format!("x-request-id: {}\r\nContent-Length: {}\r\n\r\n", record.xid(&plan.id), body.len());
         bytes.extend_from_slice(own.as_bytes());
         bytes.extend_from_slice(body);
         // what the shard reads is counted apart from the report, which others of its requests write to meanwhile

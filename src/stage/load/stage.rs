@@ -162,6 +162,7 @@ fn plan(ctx: &StageContext, params: &Params) -> Result<Plan, StageError> {
         retry: params.retry,
         save_text: params.save_text,
         seed: params.seed,
+        id: params.request_id.clone().unwrap_or_else(|| format!("flow-{:08x}", fastrand::u32(..))),
         cancel: ctx.cancel.clone(),
     })
 }

@@ -39,7 +39,7 @@ pub(super) fn write(
                 record.shard,
                 plan.endpoints[record.endpoint as usize].name,
                 record.attempt,
-                record.xid(plan.seed),
+                record.xid(&plan.id),
                 moment(record.sched),
                 moment(record.send0),
                 moment(record.send1),

@@ -273,3 +273,52 @@ fn what_is_exported_for_aisbench_is_read_back_to_the_same_numbers() {
     assert!(details.lines().any(|line| line.contains("\"error_info\":\"status_5xx\"")));
     assert_eq!(w.json("out/performances/m1/d1.json")["Total Requests"]["total"], 40);
 }
+
+#[test]
+fn the_capacity_of_a_server_is_found() {
+    // 4 slots of 25 ms: 160 requests per second, 4 in flight without a queue
+    let w = Workspace::with(json!({
+        "services": { "s": { "uses": "sim.llm", "with": { "ttft_ms": 20, "itl_ms": 5, "tokens": 2, "slots": 4 } } },
+        "steps": {
+            "prompts": {
+                "uses": "load.prompts", "with": { "kind": "synthetic", "count": 50, "input": 4, "output": 2 },
+                "outputs": { "prompts": "out/prompts.jsonl" }
+            },
+            "rate": {
+                "uses": "llm.search", "inputs": { "prompts": "${steps.prompts.prompts}" },
+                "with": {
+                    "over": "rate", "min": 80, "max": 640, "tolerance": 0.05,
+                    "load": {
+                        "endpoints": "${services.s.url}", "model": "sim", "duration": 1.5, "slo": { "e2el": 0.06 }, "on_client_bound": "mark"
+                    }
+                },
+                "outputs": { "result": "out/rate.json" }
+            },
+            "concurrency": {
+                "uses": "llm.search", "inputs": { "prompts": "${steps.prompts.prompts}" }, "needs": ["rate"],
+                "with": {
+                    "over": "concurrency", "min": 1, "max": 64,
+                    "load": {
+                        "endpoints": "${services.s.url}", "model": "sim", "requests": 40, "slo": { "ttft": 0.035 }, "share": null, "on_client_bound": "mark"
+                    }
+                },
+                "outputs": { "result": "out/concurrency.json" }
+            }
+        }
+    }));
+    let wrong = w.run(&[]);
+    wrong.exits(3).says("load.share");
+    let mut workflow = w.json("flow.json");
+    workflow["steps"]["concurrency"]["with"]["load"].as_object_mut().unwrap().remove("share");
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).ok();
+    let found = w.json("out/rate.json");
+    let (highest, failing) = (found["highest"].as_f64().unwrap(), found["lowest_failing"].as_f64().unwrap());
+    // generous below: other tests run beside and take the processor
+    assert!((100.0..172.0).contains(&highest) && failing > highest && failing <= highest * 1.051, "{found}");
+    let found = w.json("out/concurrency.json");
+    assert!(
+        (3..=4).contains(&found["highest"].as_u64().unwrap_or(found["highest"].as_f64().unwrap() as u64)),
+        "{found}"
+    );
+}

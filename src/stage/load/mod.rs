@@ -3,8 +3,8 @@
 //!
 //! `params` say what is asked, `prompt` makes bodies and `arrival` a schedule of it, `plan` is the whole load, a `shard` a thread that sends
 //! its part over `connection`s, `exchange` one request on one of them (`wire`, `chunk` and `likeness` read the answer), `record` what was
-//! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `stage` puts them together, and `sweep` puts
-//! several loads side by side.
+//! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `measure` puts them together for the `stage`;
+//! `search` tries level after level, `sweep` puts loads side by side.
 
 mod arrival;
 mod chunk;
@@ -15,11 +15,13 @@ mod exchange;
 mod failure;
 mod lengths;
 mod likeness;
+mod measure;
 mod params;
 mod plan;
 mod prompt;
 mod prompts;
 mod record;
+mod search;
 mod selfcheck;
 mod shard;
 mod stage;
@@ -37,6 +39,7 @@ use crate::api::Catalog;
 /// Adds this domain's stages.
 pub fn register(catalog: &mut Catalog) {
     catalog.add(prompts::Prompts);
+    catalog.add(search::Search);
     catalog.add(stage::Load);
     catalog.add(sweep::Sweep);
 }

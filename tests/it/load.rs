@@ -322,3 +322,31 @@ fn the_capacity_of_a_server_is_found() {
         "{found}"
     );
 }
+
+#[test]
+fn the_vendor_evaluation_with_its_runs_agrees_with_the_rows() {
+    let w = Workspace::shipped();
+    let file = "workflows/vendor-load.json";
+    w.run_file(file, &[]).ok();
+    let report = w.json("out/vendor-load/report.json");
+    let db =
+        |name: &str| rusqlite::Connection::open(w.path(&format!("out/vendor-load/{name}.sqlite"))).unwrap();
+    let of = |name: &str, sql: &str| -> f64 { db(name).query_row(sql, [], |row| row.get(0)).unwrap() };
+    let ttft = of("first", "SELECT avg((first_token_ns - send0_ns) / 1e9) FROM requests");
+    let time = of("throughput", "SELECT (max(last_token_ns) - min(send0_ns)) / 1e9 FROM requests");
+    let tokens = of("throughput", "SELECT sum(input_tokens + output_tokens) * 1.0 FROM requests");
+    let new = of("throughput", "SELECT sum(output_tokens) * 1.0 FROM requests");
+    let close = |name: &str, expected: f64| {
+        let found = report[name].as_f64().unwrap();
+        assert!((found / expected - 1.0).abs() < 1e-6, "{name}: {found}, {expected}");
+    };
+    close("TTFT", ttft);
+    close("Time", time);
+    close("Tps", tokens / time);
+    close("Throughput", new / (time - ttft));
+    // two devices of 10 TFLOPS, 10^9 parameters
+    close("MFU", tokens / time * 2.0 * 1e9 / (10.0 * 1e12 * 2.0));
+    // the model's size is in the summary alone
+    let run = w.run_file(file, &["--set", "parameters=2000000000"]).ok();
+    run.ran(["eval.summary", "eval.report"]);
+}

@@ -89,8 +89,8 @@ impl Stage for Export {
         let file = std::fs::File::create(&details).map_err(|e| StageError::io("write", &details, e))?;
         let mut out = std::io::BufWriter::new(file);
         for (n, row) in rows.iter().enumerate() {
-            let id = row.id.as_str().unwrap_or_default();
-            write_line(&mut out, &detail(n, row, &dataset, &more.of(n), asked.get(id), &name), "pod")?;
+            let id = name_of(&row.id);
+            write_line(&mut out, &detail(n, row, &dataset, &more.of(n), asked.get(&id), &name), "pod")?;
         }
         out.flush().map_err(|e| StageError::io("write", &details, e))?;
         write(&dir, "clock.json", json!(more.clock).to_string().as_bytes())?;
@@ -154,7 +154,7 @@ fn asked(ctx: &StageContext) -> Result<Map<String, Value>, StageError> {
     for file in ctx.files("prompts") {
         let mut lines = JsonLines::open(file)?;
         while let Some(prompt) = lines.value::<Value>()? {
-            let id = prompt["id"].as_str().map_or_else(|| prompt["id"].to_string(), str::to_owned);
+            let id = name_of(&prompt["id"]);
             let messages = match &prompt["messages"] {
                 Value::Array(_) => prompt["messages"].clone(),
                 _ => json!([{ "role": "user", "content": prompt["prompt"] }]),
@@ -163,6 +163,11 @@ fn asked(ctx: &StageContext) -> Result<Map<String, Value>, StageError> {
         }
     }
     Ok(asked)
+}
+
+/// An id as text.
+fn name_of(id: &Value) -> String {
+    id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
 /// The send, and each event that has data.

@@ -4,8 +4,10 @@
 //! `params` say what is asked, `prompt` makes bodies and `arrival` a schedule of it, `plan` is the whole load, a `shard` a thread that sends
 //! its part over `connection`s, `exchange` one request on one of them (`wire`, `chunk` and `likeness` read the answer), `record` what was
 //! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `measure` puts them together for the `stage`;
-//! `search` tries level after level, `sweep` puts loads side by side.
+//! `search` tries level after level, `sweep` puts loads side by side,
+//! `answers` hands on what was said.
 
+mod answers;
 mod arrival;
 mod chunk;
 mod clock;
@@ -38,6 +40,7 @@ use crate::api::Catalog;
 
 /// Adds this domain's stages.
 pub fn register(catalog: &mut Catalog) {
+    catalog.add(answers::Answers);
     catalog.add(prompts::Prompts);
     catalog.add(search::Search);
     catalog.add(stage::Load);

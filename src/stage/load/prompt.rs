@@ -26,8 +26,8 @@ pub(super) struct Prompt {
 /// A prompt as it is sent.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
-    /// The prompt's.
-    pub(super) id: String,
+    /// The prompt's: text or a whole number.
+    pub(super) id: Value,
     pub(super) body: Vec<u8>,
 }
 
@@ -40,13 +40,14 @@ pub(super) fn jobs(files: &[InputFile], params: &Params) -> Result<Vec<Job>, Sta
             let fault =
                 |message: String| StageError::new(format!("{}:{}: {message}", file.name, lines.line()));
             let id = match &prompt.id {
-                Value::String(id) => id.clone(),
-                Value::Number(id) => id.to_string(),
-                other => return Err(fault(format!("'id' is {other}, expected text or a number"))),
+                Value::String(_) => prompt.id.clone(),
+                Value::Number(id) if id.is_i64() => prompt.id.clone(),
+                other => return Err(fault(format!("'id' is {other}, expected text or a whole number"))),
             };
             if !ids.insert(id.clone()) {
-                return Err(fault(format!("the id {id:?} comes twice"))
-                    .hint("ids tell requests apart in every table"));
+                return Err(
+                    fault(format!("the id {id} comes twice")).hint("ids tell requests apart in every table")
+                );
             }
             let body = body(&prompt, params).map_err(|message| fault(message.to_owned()))?;
             let body = serde_json::to_vec(&body).map_err(|e| fault(e.to_string()))?;

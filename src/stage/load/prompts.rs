@@ -34,6 +34,9 @@ struct Params {
     /// Put before each document (xsum).
     #[serde(default = "Params::instruction")]
     instruction: String,
+    /// Put after each document (xsum).
+    #[serde(default)]
+    after: String,
 }
 
 /// Where prompts come from.
@@ -195,9 +198,10 @@ fn of_row(row: &Value, base: Prompt, params: &Params) -> Option<Prompt> {
     let prompt = |text: String| Some(json!(text));
     match params.kind {
         Kind::Synthetic => None,
-        Kind::Xsum => {
-            Some(Prompt { prompt: prompt(format!("{}{}", params.instruction, text("document")?)), ..base })
-        }
+        Kind::Xsum => Some(Prompt {
+            prompt: prompt(format!("{}{}{}", params.instruction, text("document")?, params.after)),
+            ..base
+        }),
         Kind::Sharegpt => {
             let turns = row.get("conversations")?.as_array()?;
             let said = |turn: &Value, who: &[&str]| {

@@ -9,12 +9,20 @@ use super::record::Record;
 
 const TABLES: &str = "
     CREATE TABLE requests(
-        id TEXT NOT NULL, shard INTEGER NOT NULL, endpoint TEXT NOT NULL, attempt INTEGER NOT NULL, xid TEXT NOT NULL,
+        id NOT NULL, shard INTEGER NOT NULL, endpoint TEXT NOT NULL, attempt INTEGER NOT NULL, xid TEXT NOT NULL,
         sched_ns INTEGER, send0_ns INTEGER, send1_ns INTEGER, head_ns INTEGER, first_event_ns INTEGER, first_token_ns INTEGER,
         last_token_ns INTEGER, end_ns INTEGER, input_tokens INTEGER, output_tokens INTEGER, status INTEGER, failure TEXT,
         events BLOB NOT NULL, number INTEGER NOT NULL, connect0_ns INTEGER, connect1_ns INTEGER, message TEXT, text TEXT);
     CREATE TABLE clock(monotonic_ns INTEGER NOT NULL, unix_ns INTEGER NOT NULL, host TEXT NOT NULL);
 ";
+
+/// Text stays text, and a number a number.
+fn id(id: &serde_json::Value) -> rusqlite::types::Value {
+    match (id.as_i64(), id.as_str()) {
+        (Some(number), _) => number.into(),
+        (None, text) => text.unwrap_or_default().to_owned().into(),
+    }
+}
 
 /// Writes the records in the order of their requests; the clock twice, from before and after the load.
 pub(super) fn write(
@@ -35,7 +43,7 @@ pub(super) fn write(
             all.prepare("INSERT INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")?;
         for record in records {
             insert.execute(params![
-                plan.job(record.number).id,
+                id(&plan.job(record.number).id),
                 record.shard,
                 plan.endpoints[record.endpoint as usize].name,
                 record.attempt,

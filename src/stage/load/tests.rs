@@ -154,7 +154,7 @@ fn a_load_from_prompts_to_summary() {
     assert!(summary["self_check"]["receive_lag_ms"]["n"].as_u64() >= Some(3), "{summary}");
     assert_eq!((&summary["loop"], &summary["buffering"]), (&json!("closed"), &json!(false)));
     assert_eq!(column::<String>(&done, "text"), ["abc"; 3]);
-    assert_eq!(column::<String>(&done, "id"), ["0", "1", "2"]);
+    assert_eq!(column::<i64>(&done, "id"), [0, 1, 2]);
     let times = "sched_ns IS NULL AND send0_ns <= send1_ns AND send1_ns < first_event_ns AND first_event_ns < first_token_ns AND first_token_ns < last_token_ns AND last_token_ns <= end_ns AND head_ns <= first_event_ns";
     assert_eq!(column::<bool>(&done, times), [true; 3]);
     let sent = server.requests();
@@ -319,7 +319,7 @@ fn an_open_loop_counts_from_its_schedule() {
     assert!(gaps.windows(2).all(|pair| (pair[1] - pair[0] - 10_000_000).abs() < 2), "{gaps:?}");
     let late: Vec<f64> = column(&done, "(send0_ns - sched_ns) / 1e9");
     assert!(late.iter().all(|late| *late >= 0.0) && late[10] < 0.005, "{late:?}");
-    assert_eq!(column::<String>(&done, "id")[..8], ["0", "1", "2", "3", "4", "5", "6", "0"]);
+    assert_eq!(column::<i64>(&done, "id")[..8], [0, 1, 2, 3, 4, 5, 6, 0]);
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn faults_of_parameters_and_prompts_have_their_place() {
     assert_eq!(fails(""), "input 'prompts' has no prompt");
     assert_eq!(
         fails("{\"id\": 1, \"prompt\": \"a\"}\n{\"id\": 1, \"prompt\": \"b\"}"),
-        "p.jsonl:2: the id \"1\" comes twice"
+        "p.jsonl:2: the id 1 comes twice"
     );
     assert_eq!(fails("{\"id\": 1}"), "p.jsonl:1: has neither 'messages' nor 'prompt'");
     assert!(

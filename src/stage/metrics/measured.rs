@@ -1,5 +1,6 @@
 //! Requests as `llm.load` wrote them: attempts of one request become one row. Unaware of metrics.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row as Columns};
 
 use super::events::unpack;
@@ -55,7 +56,10 @@ fn row(columns: &Columns<'_>, origin: Origin, first_send: Option<f64>) -> rusqli
         Origin::Send => send,
     };
     Ok(Some(Row {
-        id: columns.get::<_, String>(1)?.into(),
+        id: match columns.get_ref(1)? {
+            ValueRef::Integer(id) => id.into(),
+            other => other.as_str()?.into(),
+        },
         send: first_send.or(begun.map(seconds)),
         end: moment(5)?.map(seconds),
         events: events.into_iter().map(|(at, tokens, kind)| Event(at as f64 / 1e9, tokens, kind)).collect(),

@@ -350,3 +350,60 @@ fn the_vendor_evaluation_with_its_runs_agrees_with_the_rows() {
     let run = w.run_file(file, &["--set", "parameters=2000000000"]).ok();
     run.ran(["eval.summary", "eval.report"]);
 }
+
+#[test]
+fn what_is_exported_for_evalscope_is_collected_to_the_same_numbers() {
+    let w = loaded(json!({ "ttft_ms": 4, "itl_ms": 1, "faults": { "status_500": 0.1 } }), json!({}), 40);
+    let mut workflow = w.json("flow.json");
+    let steps = json!({
+        "export": {
+            "uses": "evalscope.export", "inputs": { "requests": "${steps.load.requests}", "summary": "${steps.load.summary}" },
+            "outputs": { "run": "out/results/p4/20260102_030405/sim/" }
+        },
+        "collect": {
+            "uses": "evalscope.collect",
+            "inputs": { "run": [
+                "out/results/p4/20260102_030405/sim/benchmark_summary.json", "out/results/p4/20260102_030405/sim/benchmark_args.json",
+                "out/results/p4/20260102_030405/sim/benchmark_percentile.json", "out/results/p4/20260102_030405/sim/benchmark_data.db"
+            ] },
+            "with": { "dir": "p4/20260102_030405/sim", "percentiles": { "rule": "nearest", "at": [50, 99] } },
+            "outputs": { "record": "out/record.json" }
+        },
+        "direct": {
+            "uses": "metrics.compute", "inputs": { "requests": "${steps.load.requests}" },
+            "with": { "rules": "evalscope-new", "percentiles": [50, 99] }, "outputs": { "summary": "out/direct.json" }
+        }
+    });
+    workflow["steps"].as_object_mut().unwrap().extend(steps.as_object().unwrap().clone());
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).ok();
+    let (record, direct) = (w.json("out/record.json"), w.json("out/direct.json"));
+    let run = &record["run"];
+    assert_eq!((&record["problems"], &run["family"]), (&json!([]), &json!("1.10-1.14")));
+    assert_eq!(run["requests"]["requests"], 40);
+    assert_eq!(run["requests"]["succeeded"], direct["counts"]["success"]);
+    let close = |found: &Value, expected: &Value, what: &str| {
+        let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
+        assert!((found - expected).abs() <= 1e-9 * expected.abs(), "{what}: {found} {expected}");
+    };
+    for (column, metric) in
+        [("latency", "e2el"), ("ttft", "ttft"), ("token_latency", "tpot"), ("inter_token_latency", "itl")]
+    {
+        close(&run["row"][column], &direct["metrics"][metric]["mean"], column);
+        let short = if column == "token_latency" {
+            "tpot"
+        } else if metric == "e2el" {
+            "latency"
+        } else {
+            metric
+        };
+        for p in ["50", "99"] {
+            close(
+                &run["recomputed"]["columns"][format!("{p}p_{short}_")],
+                &direct["metrics"][metric][format!("p{p}")],
+                column,
+            );
+        }
+    }
+    close(&run["row"]["request_throughput"], &direct["throughput"]["requests_per_second"], "rate");
+}

@@ -6,6 +6,7 @@
 mod collect;
 mod columns;
 mod database;
+mod export;
 mod fields;
 mod gpu_samples;
 mod lenient;
@@ -24,6 +25,7 @@ use crate::api::Catalog;
 /// Adds this domain's stages.
 pub fn register(catalog: &mut Catalog) {
     catalog.add(collect::Collect);
+    catalog.add(export::Export);
     catalog.add(table::Table);
     catalog.add(stats::Stats);
     catalog.add(slo::SloTable);

@@ -112,6 +112,8 @@ impl<'de> Visitor<'de> for Whole<'_, '_> {
                         self.0.said.prompt_tokens = usage.prompt_tokens;
                     }
                 }
+                // an error as older versions of vLLM write it
+                Key::Object => self.0.said.error |= map.next_value::<Object>()?.0,
                 Key::Error => self.0.said.error |= map.next_value::<Option<IgnoredAny>>()?.is_some(),
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -206,8 +208,31 @@ impl<'de> Visitor<'de> for Text<'_, '_> {
     }
 }
 
+/// Whether an event says that it is an error; what is no text says nothing.
+struct Object(bool);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Object;
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("the name of a kind of object")
+            }
+            fn visit_unit<E>(self) -> Result<Object, E> {
+                Ok(Object(false))
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Object, E> {
+                Ok(Object(name == "error"))
+            }
+        }
+        from.deserialize_any(Name)
+    }
+}
+
 /// The keys that matter.
 enum Key {
+    Object,
     Choices,
     Usage,
     Error,
@@ -229,6 +254,7 @@ impl<'de> Deserialize<'de> for Key {
             }
             fn visit_str<E>(self, name: &str) -> Result<Key, E> {
                 Ok(match name {
+                    "object" => Key::Object,
                     "choices" => Key::Choices,
                     "usage" => Key::Usage,
                     "error" => Key::Error,
@@ -283,6 +309,8 @@ mod tests {
             ),
             (r#"{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#, plain(Kind::Content)),
             (r#"{"error":{"message":"no","code":500}}"#, plain(Kind::Error)),
+            (r#"{"object":"error","message":"no","code":500}"#, plain(Kind::Error)),
+            (r#"{"object":"chat.completion.chunk","choices":[{"delta":{}}]}"#, plain(Kind::Role)),
             (
                 r#"{"error":null,"choices":[{"message":{"role":"assistant","content":"all"}}]}"#,
                 (Kind::Content, None, false, "all".into()),

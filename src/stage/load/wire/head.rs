@@ -31,7 +31,7 @@ impl Head {
 
 /// Reads a head at the start of `bytes`; `None`: it is not complete. `Err` says what is wrong with it.
 pub(in crate::stage::load) fn parse(bytes: &[u8]) -> Result<Option<Head>, String> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut headers = [httparse::EMPTY_HEADER; 256];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
@@ -63,7 +63,9 @@ pub(in crate::stage::load) fn parse(bytes: &[u8]) -> Result<Option<Head>, String
         keep_alive: keep_alive && framing != Framing::Close,
         framing,
         retry_after: value("retry-after").and_then(wait),
-        events: value("content-type").is_some_and(|kind| kind.starts_with("text/event-stream")),
+        events: value("content-type").is_some_and(|kind| {
+            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+        }),
         length,
     }))
 }
@@ -85,7 +87,7 @@ mod tests {
     fn framing_and_keep_alive() {
         let head = |text: &str| parse(text.replace('\n', "\r\n").as_bytes()).unwrap().unwrap();
         let chunked = head(
-            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Type: text/event-stream; charset=utf-8\n\n",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Type: Text/Event-Stream; charset=utf-8\n\n",
         );
         assert_eq!((chunked.framing, chunked.keep_alive, chunked.events), (Framing::Chunked, true, true));
         let short = head("HTTP/1.1 429 Slow\nContent-Length: 7\nretry-after: 3\nConnection: close\n\n");

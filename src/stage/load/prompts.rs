@@ -1,5 +1,7 @@
 //! `load.prompts`: the prompts of a load, made or taken from data sets. Unaware of servers.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -80,7 +82,7 @@ impl Stage for Prompts {
             "Prompts for llm.load: made by a seed, or taken from a data set.\n\
                 \n\
                 Each line: {\"id\", \"messages\" or \"prompt\", \"max_tokens\"}. Of a data set rows without a prompt are counted and passed over; one that \
-                has none at all is an error.",
+                has none at all is an error. An id that comes twice gets a number after it; a row without one has its own.",
         )
         .optional_input("data", "the data set; none with kind synthetic")
         .output("prompts", "JSON Lines")
@@ -110,11 +112,12 @@ impl Stage for Prompts {
                 return Err(StageError::new("input 'data' goes with a data set, not with kind synthetic"));
             }
             (_, [file]) => {
-                let (prompts, without) = of_data(file, &params)?;
+                let mut ids = Ids::default();
+                let (prompts, without) = of_data(file, &params, &mut ids)?;
                 if without > 0 {
                     ctx.log(format!("{}: {without} rows have no prompt and are passed over", file.name));
                 }
-                again(prompts, params.count)
+                again(prompts, params.count, &mut ids)
             }
             (_, files) => {
                 return Err(StageError::new(format!("input 'data' takes one file, {} given", files.len())));
@@ -151,35 +154,64 @@ fn synthetic(params: &Params, rng: &mut Rng) -> Vec<Prompt> {
 }
 
 /// As many as are wanted.
-fn again(prompts: Vec<Prompt>, count: Option<u64>) -> Vec<Prompt> {
+fn again(prompts: Vec<Prompt>, count: Option<u64>, ids: &mut Ids) -> Vec<Prompt> {
     let Some(count) = count else { return prompts };
     let length = prompts.len() as u64;
-    let named = |n: u64, prompt: &Prompt| match n / length {
+    let mut named = |n: u64, prompt: &Prompt| match n / length {
         0 => prompt.clone(),
-        turn => {
-            let id = prompt.id.as_str().map_or_else(|| prompt.id.to_string(), str::to_owned);
-            Prompt { id: json!(format!("{id}.{}", turn + 1)), ..prompt.clone() }
-        }
+        _ => Prompt { id: ids.unique(prompt.id.clone()), ..prompt.clone() },
     };
     (0..count).map(|n| named(n, &prompts[(n % length) as usize])).collect()
 }
 
+/// Ids that are taken, and how often each was asked for.
+#[derive(Default)]
+struct Ids(HashMap<String, u64>);
+
+impl Ids {
+    /// The id itself, or, if it is taken, with the first number after it that makes it unique.
+    fn unique(&mut self, id: Value) -> Value {
+        let text = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
+        let mut turn = match self.0.entry(text.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(1);
+                return id;
+            }
+            Entry::Occupied(taken) => *taken.get(),
+        };
+        loop {
+            turn += 1;
+            let other = format!("{text}.{turn}");
+            if let Entry::Vacant(free) = self.0.entry(other.clone()) {
+                free.insert(1);
+                self.0.insert(text, turn);
+                return json!(other);
+            }
+        }
+    }
+}
+
 /// The prompts of a data set, and how many rows have none.
-fn of_data(file: &InputFile, params: &Params) -> Result<(Vec<Prompt>, usize), StageError> {
+fn of_data(file: &InputFile, params: &Params, ids: &mut Ids) -> Result<(Vec<Prompt>, usize), StageError> {
     let rows: Vec<Value> = match params.kind {
         Kind::Sharegpt => file.read_json()?,
         _ => JsonLines::open(file)?.rest()?,
     };
     let count = rows.len();
-    let prompts: Vec<Prompt> = rows
-        .iter()
-        .enumerate()
-        .filter_map(|(n, row)| {
-            let id = row.get("id").filter(|id| id.is_string() || id.is_number()).cloned();
-            let base = Prompt { id: id.unwrap_or_else(|| json!(n)), ..Prompt::default() };
-            of_row(row, base, params)
-        })
-        .collect();
+    let mut prompts: Vec<Prompt> = Vec::new();
+    let mut nameless = Vec::new();
+    for (n, row) in rows.iter().enumerate() {
+        let Some(mut prompt) = of_row(row, Prompt::default(), params) else { continue };
+        match row.get("id").filter(|id| id.is_string() || id.is_number()) {
+            Some(id) => prompt.id = ids.unique(id.clone()),
+            None => nameless.push((prompts.len(), n)),
+        }
+        prompts.push(prompt);
+    }
+    // the number of the row, after the ids that the data set itself has
+    for (at, n) in nameless {
+        prompts[at].id = ids.unique(json!(n));
+    }
     if prompts.is_empty() {
         let wanted = match params.kind {
             Kind::Sharegpt => {
@@ -190,7 +222,8 @@ fn of_data(file: &InputFile, params: &Params) -> Result<(Vec<Prompt>, usize), St
         };
         return Err(StageError::new(format!("{}: none of {count} rows has a prompt", file.name)).hint(wanted));
     }
-    Ok((prompts.clone(), count - prompts.len()))
+    let without = count - prompts.len();
+    Ok((prompts, without))
 }
 
 fn of_row(row: &Value, base: Prompt, params: &Params) -> Option<Prompt> {
@@ -267,6 +300,11 @@ mod tests {
                 json!({"id": "0.2", "prompt": "q"}),
             ]
         );
+        // ids that the data set has twice, lacks, or that a repetition would take
+        let ids = "{\"prompt\": \"a\"}\n{\"id\": \"0\", \"prompt\": \"b\"}\n{\"id\": 0, \"prompt\": \"c\"}\n{\"id\": \"0.3\", \"prompt\": \"d\"}\n";
+        let ids = made(json!({"kind": "file", "count": 6}), Some(ids));
+        let ids: Vec<&Value> = ids.iter().map(|prompt| &prompt["id"]).collect();
+        assert_eq!(ids, ["0.4", "0", "0.2", "0.3", "0.4.2", "0.5"]);
         let xsum = made(
             json!({"kind": "xsum", "instruction": "Sum: "}),
             Some("{\"id\": 5, \"document\": \"d\", \"summary\": \"s\"}\n"),

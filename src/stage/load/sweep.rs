@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
+use crate::stage::metrics::measured::Origin;
 use crate::stage::metrics::row::{self, Row};
 use crate::stage::metrics::rules::Rules;
 use crate::stage::metrics::slo::Slo;
@@ -166,7 +167,8 @@ fn levels(summaries: &[InputFile], requests: &[InputFile]) -> Result<BTreeMap<Nu
         let level = levels.entry(Number(at)).or_default();
         level.kind = name.to_owned();
         level.rules = rules;
-        level.rows.extend(row::read(table)?);
+        // as in the summary of each load: what had to wait in an open loop counts
+        level.rows.extend(row::read_from(table, Origin::Schedule)?);
         let rate = |name: &str| found["throughput"][name].as_f64();
         level.requests_per_second.extend(rate("requests_per_second"));
         level.tokens_per_second.extend(rate("output_tokens_per_second"));

@@ -5,6 +5,7 @@ mod database;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::measured::Origin;
 use crate::api::{InputFile, StageError};
 use crate::stage::sqlite;
 use crate::stage::table::jsonl::JsonLines;
@@ -99,8 +100,13 @@ impl Row {
 
 /// Reads rows: JSON Lines, or a SQLite database with a table `requests` whose columns are the members, `events` as JSON text.
 pub fn read(file: &InputFile) -> Result<Vec<Row>, StageError> {
+    read_from(file, Origin::Send)
+}
+
+/// As [`read`]; times of `llm.load` count from `origin`.
+pub fn read_from(file: &InputFile, origin: Origin) -> Result<Vec<Row>, StageError> {
     if sqlite::is_database(&file.path) {
-        return database::read(file);
+        return database::read(file, origin);
     }
     let mut lines = JsonLines::open(file)?;
     let mut rows = Vec::new();

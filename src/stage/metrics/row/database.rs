@@ -25,12 +25,12 @@ const COLUMNS: [(&str, &str); 7] = [
     ("error", "text"),
 ];
 
-/// The rows in the order of their rowid.
-pub(super) fn read(file: &InputFile) -> Result<Vec<Row>, StageError> {
+/// The rows in the order of their rowid; those of `llm.load` count from `origin`.
+pub(super) fn read(file: &InputFile, origin: measured::Origin) -> Result<Vec<Row>, StageError> {
     let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name)).hint(EXPECTED);
     let db: Connection = sqlite::open_to_read(Path::new(&file.path)).map_err(failed)?;
     if measured::is_measured(&db).map_err(failed)? {
-        let rows = measured::rows(&db, measured::Origin::Send).map_err(failed)?;
+        let rows = measured::rows(&db, origin).map_err(failed)?;
         return rows.map_err(|message| StageError::new(format!("{}: {message}", file.name)));
     }
     let names = COLUMNS.map(|(name, _)| name).join(", ");

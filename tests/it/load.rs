@@ -229,6 +229,30 @@ fn one_load_in_a_line() {
         "res",
     ]);
     wrong.exits(1).says("no request succeeded: {\"connect\":2}");
+    // names are taken as they are, and a password is not written down
+    std::fs::create_dir(w.path("a [b] *")).unwrap();
+    std::fs::write(w.path("a [b] */${x}.jsonl"), "{\"prompt\": \"p\"}\n").unwrap();
+    let odd = [
+        "--endpoint",
+        &url,
+        "--model",
+        "${params.m}",
+        "--prompts",
+        "a [b] */${x}.jsonl",
+        "--out",
+        "o${x} [d]",
+    ];
+    let rest = ["--concurrency", "1", "-n", "2", "--max-tokens", "3", "--mark-client-bound", "--json"];
+    let run = w.flow(&[&["load"], &odd[..], &rest[..]].concat()).ok();
+    assert_eq!(
+        (&run.json()["counts"]["success"], &run.json()["load"]["model"]),
+        (&json!(2), &json!("${params.m}"))
+    );
+    let secret = url.replace("http://", "http://me:hidden@");
+    let mut line = line;
+    (line[2], line[line.len() - 1]) = (&secret, "kept");
+    w.flow(&line).exits(2).says("a user or a password in the URL");
+    assert!(!w.has("kept/load.json"));
     drop(up);
 }
 

@@ -11,6 +11,11 @@ use crate::cli::args::{ArrivalKind, Cli, Command, LoadArgs};
 use crate::error::{Error, Result};
 
 pub(in crate::cli) fn run(app: &App, args: &LoadArgs) -> Result<ExitCode> {
+    // before anything is written: load.json and the tables would hold it
+    if args.endpoint.iter().any(|url| has_credentials(url)) {
+        return Err(Error::usage("--endpoint: a user or a password in the URL is not sent, and would be kept in files")
+            .hint("--api-key-env NAME sends the key of a variable; for other headers write a workflow with llm.load"));
+    }
     let dir = app.root.join(&args.out);
     std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
     let dir = dir.canonicalize().map_err(|e| Error::io("find", &dir, e))?;
@@ -43,6 +48,17 @@ pub(in crate::cli) fn run(app: &App, args: &LoadArgs) -> Result<ExitCode> {
     Ok(code)
 }
 
+/// Whether something stands before the host of a URL.
+fn has_credentials(url: &str) -> bool {
+    let after = url.split_once("://").map_or(url, |(_, after)| after);
+    after.split(['/', '?', '#']).next().is_some_and(|host| host.contains('@'))
+}
+
+/// Text that a workflow takes as it is.
+fn literal(text: &str) -> String {
+    text.replace("${", "$${")
+}
+
 /// The workflow that does what the arguments say.
 fn workflow(args: &LoadArgs, prompts: Option<&str>) -> Value {
     let arrival = match (args.rate, args.concurrency) {
@@ -56,8 +72,8 @@ fn workflow(args: &LoadArgs, prompts: Option<&str>) -> Value {
         (None, concurrency) => json!({ "kind": "closed", "concurrency": concurrency }),
     };
     let mut with = Map::new();
-    with.insert("endpoints".into(), json!(args.endpoint));
-    with.insert("model".into(), json!(args.model));
+    with.insert("endpoints".into(), json!(args.endpoint.iter().map(|url| literal(url)).collect::<Vec<_>>()));
+    with.insert("model".into(), json!(literal(&args.model)));
     with.insert("requests".into(), json!(args.requests));
     with.insert("arrival".into(), arrival);
     let mut set = |name: &str, value: Option<Value>| with.extend(value.map(|value| (name.to_owned(), value)));
@@ -74,8 +90,9 @@ fn workflow(args: &LoadArgs, prompts: Option<&str>) -> Value {
     set("api_key", args.api_key_env.as_ref().map(|name| json!({ "secret": name })));
     set("on_client_bound", args.mark_client_bound.then(|| json!("mark")));
     let made = match prompts {
-        Some(path) => {
-            json!({ "uses": "load.prompts", "inputs": { "data": path }, "with": { "kind": "file" } })
+        // a parameter within a path is no pattern: this one may hold wildcards
+        Some(_) => {
+            json!({ "uses": "load.prompts", "inputs": { "data": "/${params.prompts}" }, "with": { "kind": "file" } })
         }
         None => json!({
             "uses": "load.prompts",
@@ -89,7 +106,11 @@ fn workflow(args: &LoadArgs, prompts: Option<&str>) -> Value {
         "outputs": { "requests": "requests.sqlite", "summary": "summary.json" },
     } });
     steps["prompts"]["outputs"] = json!({ "prompts": "prompts.jsonl" });
-    json!({ "name": "load", "steps": steps })
+    let mut workflow = json!({ "name": "load", "steps": steps });
+    if let Some(path) = prompts {
+        workflow["params"] = json!({ "prompts": literal(path.trim_start_matches('/')) });
+    }
+    workflow
 }
 
 /// The summary, for people or programs.

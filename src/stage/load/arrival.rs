@@ -5,7 +5,11 @@ use fastrand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::params::LONGEST;
 use crate::api::ParamFault;
+
+/// The most requests of a schedule.
+const MOST: usize = 10_000_000;
 
 /// The pattern of arrivals; rates per second, times in seconds.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -132,13 +136,20 @@ impl Arrival {
         }
     }
 
-    /// Moments in ns after the start, ascending; `None` for a closed loop. `trace`: recorded times in seconds, ascending.
-    pub(super) fn schedule(&self, extent: Extent, seed: u64, trace: &[f64]) -> Option<Vec<u64>> {
+    /// Moments in ns after the start, ascending; `None` for a closed loop. `trace`: recorded times in seconds, ascending. `Err`: it has too
+    /// many, or goes on for too long.
+    pub(super) fn schedule(
+        &self,
+        extent: Extent,
+        seed: u64,
+        trace: &[f64],
+    ) -> Result<Option<Vec<u64>>, String> {
         let mut rng = Rng::with_seed(seed ^ 0x5ced_0000_a221_7a15);
-        let most = extent.requests.unwrap_or(u64::MAX);
+        // one more than is allowed tells that there are too many
+        let most = extent.requests.unwrap_or(u64::MAX).min(MOST as u64 + 1);
         let end = extent.duration.unwrap_or(f64::INFINITY);
         let times: Vec<f64> = match self {
-            Self::Closed { .. } => return None,
+            Self::Closed { .. } => return Ok(None),
             Self::Constant { rate } => taken((0..most).map(|n| n as f64 / rate), end),
             Self::Poisson { rate } => gaps(|| exponential(&mut rng) / rate, *rate, extent),
             Self::Gamma { rate, burstiness } => {
@@ -155,7 +166,15 @@ impl Arrival {
                 taken(trace.iter().take(count).map(|t| (t - first) / speed), end)
             }
         };
-        Some(times.into_iter().map(|seconds| (seconds * 1e9) as u64).collect())
+        if times.len() > MOST {
+            return Err(format!("the schedule has more than {MOST} requests"));
+        }
+        match times.last() {
+            Some(last) if *last > LONGEST => {
+                Err(format!("the schedule goes on for {last:.3e} s (expected at most {LONGEST:e})"))
+            }
+            _ => Ok(Some(times.into_iter().map(|seconds| (seconds * 1e9) as u64).collect())),
+        }
     }
 }
 
@@ -168,7 +187,7 @@ fn gaps(mut gap: impl FnMut() -> f64, rate: f64, extent: Extent) -> Vec<f64> {
     let (mut at, mut times) = (0.0, Vec::new());
     match extent.requests {
         Some(count) if extent.duration.is_none() => {
-            for _ in 0..count {
+            for _ in 0..count.min(MOST as u64 + 1) {
                 times.push(at);
                 at += gap();
             }
@@ -177,7 +196,10 @@ fn gaps(mut gap: impl FnMut() -> f64, rate: f64, extent: Extent) -> Vec<f64> {
             times.iter_mut().for_each(|t| *t *= scale);
         }
         most => {
-            while at < extent.duration.unwrap_or(0.0) && most.is_none_or(|most| (times.len() as u64) < most) {
+            while times.len() <= MOST
+                && at < extent.duration.unwrap_or(0.0)
+                && most.is_none_or(|most| (times.len() as u64) < most)
+            {
                 times.push(at);
                 at += gap();
             }
@@ -274,7 +296,7 @@ mod tests {
         let arrival: Arrival = serde_json::from_value(arrival).unwrap();
         arrival.check().unwrap();
         let trace = [10.0, 10.5, 12.5];
-        let found = arrival.schedule(Extent { requests, duration }, 7, &trace).unwrap();
+        let found = arrival.schedule(Extent { requests, duration }, 7, &trace).unwrap().unwrap();
         assert!(found.is_sorted());
         found.iter().map(|ns| *ns as f64 / 1e9).collect()
     }
@@ -298,6 +320,26 @@ mod tests {
         );
         assert_eq!(&steps[..5], &[0.0, 1.0, 2.0, 2.25, 2.5]);
         assert_eq!((steps[10], steps[11]), (4.0, 4.25));
+    }
+
+    #[test]
+    fn what_has_no_end_is_refused() {
+        let refused = |arrival: serde_json::Value, requests, duration| {
+            let arrival: Arrival = serde_json::from_value(arrival).unwrap();
+            arrival.schedule(Extent { requests, duration }, 7, &[0.0, 1e300]).unwrap_err()
+        };
+        for arrival in [
+            json!({"kind": "constant", "rate": 1e300}),
+            json!({"kind": "poisson", "rate": 1e300}),
+            json!({"kind": "burst", "size": u64::MAX, "every": 1}),
+        ] {
+            let many = "the schedule has more than 10000000 requests";
+            assert_eq!(refused(arrival.clone(), None, Some(1.0)), many, "{arrival}");
+            assert_eq!(refused(arrival.clone(), Some(u64::MAX), None), many, "{arrival}");
+        }
+        let long = "the schedule goes on for 1.000e300 s (expected at most 1e9)";
+        assert_eq!(refused(json!({"kind": "trace"}), None, None), long);
+        assert_eq!(refused(json!({"kind": "constant", "rate": 1e-300}), Some(2), None), long);
     }
 
     #[test]

@@ -17,14 +17,14 @@ const FIRST: u32 = 2;
 
 impl Likeness {
     /// Reads an event as [`chunk::read`] does.
-    pub(super) fn read(&mut self, data: &[u8], mut text: Option<&mut String>) -> Option<Said> {
+    pub(super) fn read(&mut self, data: &[u8], text: Option<&mut String>) -> Option<Said> {
         if let Some(inside) = self.inside(data) {
             if let Some(text) = text {
                 text.push_str(std::str::from_utf8(inside).ok()?);
             }
             return Some(Said::text());
         }
-        let said = chunk::read(data, text.as_deref_mut())?;
+        let said = chunk::read(data, text)?;
         if said == Said::text() {
             self.seen += 1;
             if self.seen >= FIRST {

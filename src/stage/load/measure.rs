@@ -55,7 +55,7 @@ fn none_succeeded(records: &[Record], summary: &Value) -> Option<StageError> {
         "no request succeeded: {} (the first: {kind}: {message})",
         summary["failures"]
     ));
-    Some(error.hint("check 'endpoints' and 'model'; the output 'requests' has every attempt"))
+    Some(error.hint("check 'endpoints' and 'model'"))
 }
 
 fn plan(ctx: &StageContext, params: &Params) -> Result<Plan, StageError> {
@@ -83,7 +83,10 @@ fn plan(ctx: &StageContext, params: &Params) -> Result<Plan, StageError> {
     // each prompt once, unless something else says when to stop
     let requests = params.requests.or((params.duration.is_none() && !traced).then_some(jobs.len() as u64));
     let extent = Extent { requests, duration: params.duration };
-    let schedule = params.arrival.schedule(extent, params.seed, &times);
+    let schedule = params.arrival.schedule(extent, params.seed, &times).map_err(|message| {
+        StageError::new(message)
+            .hint("check 'arrival', 'requests' and 'duration', and the times of the trace")
+    })?;
     let slots = match params.arrival {
         Arrival::Closed { concurrency } => {
             Some(params.max_concurrency.map_or(concurrency, |most| most.min(concurrency)))

@@ -80,6 +80,9 @@ pub(super) struct Params {
     pub(super) shards: Option<usize>,
 }
 
+/// The longest time that can be asked for, seconds.
+pub(super) const LONGEST: f64 = 1e9;
+
 fn yes() -> bool {
     true
 }
@@ -148,14 +151,16 @@ impl Default for Limits {
 pub(super) struct Retry {
     /// At most so many after the first.
     pub(super) max: u32,
-    /// Before the second attempt, doubled for each further one, up to 60 s, each drawn between half and all of it. Retry-After goes
+    /// Before the second attempt, doubled for each further one, up to `longest`, each drawn between half and all of it. Retry-After goes
     /// before.
     pub(super) backoff: f64,
+    /// The longest wait: a request that is to come back later (Retry-After) has failed.
+    pub(super) longest: f64,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { max: 0, backoff: 0.5 }
+        Self { max: 0, backoff: 0.5, longest: 60.0 }
     }
 }
 
@@ -199,12 +204,12 @@ impl Params {
                 return fault(&format!("endpoints[{n}]"), &format!("{message} ({hint})"));
             }
         }
-        let positive = |value: Option<f64>| value.is_none_or(|value| value > 0.0 && value.is_finite());
+        let positive = |value: Option<f64>| value.is_none_or(|value| value > 0.0 && value <= LONGEST);
         if self.requests == Some(0) {
             return fault("requests", "expected at least 1");
         }
         if !positive(self.duration) {
-            return fault("duration", "expected a number of seconds above 0");
+            return fault("duration", "expected a number of seconds above 0, at most 1e9");
         }
         if self.max_concurrency == Some(0) {
             return fault("max_concurrency", "expected at least 1");
@@ -221,11 +226,16 @@ impl Params {
             ("total", limits.total),
         ] {
             if !positive(limit) {
-                return fault(&format!("timeouts.{name}"), "expected a number of seconds above 0, or null");
+                return fault(
+                    &format!("timeouts.{name}"),
+                    "expected a number of seconds above 0, at most 1e9, or null",
+                );
             }
         }
-        if self.retry.max > 0 && !positive(Some(self.retry.backoff)) {
-            return fault("retry.backoff", "expected a number of seconds above 0");
+        for (name, wait) in [("backoff", self.retry.backoff), ("longest", self.retry.longest)] {
+            if self.retry.max > 0 && !positive(Some(wait)) {
+                return fault(&format!("retry.{name}"), "expected a number of seconds above 0, at most 1e9");
+            }
         }
         self.slo.map_or(Ok(()), |slo| slo.check())?;
         match (&self.weights, self.dispatch) {

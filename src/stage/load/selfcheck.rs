@@ -27,6 +27,8 @@ pub(super) struct Delivered {
     pub(super) median_itl: Option<f64>,
     /// The time per request is what the server made it wait: a limit of requests in flight was reached.
     pub(super) capped: bool,
+    /// Some requests had no connection: the rate of the others is not the one that was asked for.
+    pub(super) unsent: bool,
 }
 
 /// The verdict.
@@ -67,7 +69,8 @@ pub(super) fn check(reports: &[Report], load: &Delivered) -> Checked {
             BUSY * 100.0
         ));
     }
-    if let (Some(asked), Some(delivered), false) = (load.asked_rate, load.delivered_rate, load.capped)
+    if let (Some(asked), Some(delivered), false) =
+        (load.asked_rate, load.delivered_rate, load.capped || load.unsent)
         && (delivered / asked - 1.0).abs() > RATE
     {
         reasons.push(format!("{delivered:.3} requests per second were sent, {asked:.3} were asked for"));

@@ -110,6 +110,8 @@ fn delivered(params: &Params, plan: &Plan, records: &[Record], summary: &Value) 
         delivered_rate: rate,
         inflight_max: plan.highest(),
         median_itl: summary["metrics"]["itl"]["p50"].as_f64(),
+        // what had no connection to be sent on is counted as a failure
+        unsent: records.iter().any(|r| r.attempt == 1 && r.send0 == 0),
         capped: plan.schedule.is_some() && plan.slots.is_some_and(|slots| plan.highest() >= slots),
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -36,28 +36,26 @@ pub(super) struct Came {
 impl Connection {
     /// Connects.
     pub(super) async fn open(endpoint: &Endpoint) -> io::Result<Self> {
-        let stream = TcpStream::connect(endpoint.address).await?;
+        let stream = TcpStream::connect(&endpoint.addresses[..]).await?;
         stream.set_nodelay(true)?;
         // where it is not known the lag is not measured
         let stamped = setsockopt(&stream, sockopt::ReceiveTimestampns, &true).is_ok();
         Ok(Self { stream, buffer: vec![0; ROOM].into_boxed_slice(), stamped })
     }
 
-    /// Writes all; the moments just before and just after.
-    pub(super) async fn write(&mut self, bytes: &[u8]) -> (u64, io::Result<u64>) {
+    /// Writes what the kernel takes at once: the moment just before, and how much it was.
+    pub(super) fn write(&self, bytes: &[u8]) -> (u64, io::Result<usize>) {
         let before = clock::now();
-        match self.stream.try_write(bytes) {
-            Ok(written) if written == bytes.len() => (before, Ok(clock::now())),
-            Ok(written) => match self.stream.write_all(&bytes[written..]).await {
-                Ok(()) => (before, Ok(clock::now())),
-                Err(e) => (before, Err(e)),
-            },
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.stream.write_all(bytes).await {
-                Ok(()) => (before, Ok(clock::now())),
-                Err(e) => (before, Err(e)),
-            },
-            Err(e) => (before, Err(e)),
-        }
+        let written = match self.stream.try_write(bytes) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        };
+        (before, written)
+    }
+
+    /// Writes the rest, as the server takes it.
+    pub(super) async fn write_rest(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
     }
 
     /// Reads what is there.
@@ -103,9 +101,14 @@ impl Connection {
         &self.buffer[..length]
     }
 
-    /// Whether nothing came since the last answer: neither bytes nor the end.
+    /// Whether nothing came since the last answer: neither bytes nor the end. The kernel is asked: what it told last may be old.
     pub(super) fn is_idle(&self) -> bool {
-        let mut byte = [0];
-        matches!(self.stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        matches!(recv(self.stream.as_raw_fd(), &mut [0], flags), Err(nix::errno::Errno::EAGAIN))
+    }
+
+    /// Whether the server's kernel refused what was written, after the end of what the server had to say.
+    pub(super) fn was_refused(&self) -> bool {
+        matches!(self.stream.take_error(), Ok(Some(_)) | Err(_))
     }
 }

@@ -11,7 +11,8 @@ use super::params::Api;
 pub(super) struct Endpoint {
     /// As given.
     pub(super) name: String,
-    pub(super) address: SocketAddr,
+    /// Tried in turn: a name may have some at which nobody listens.
+    pub(super) addresses: Vec<SocketAddr>,
     /// The head up to the fields that each request has of its own.
     pub(super) head: Vec<u8>,
 }
@@ -26,11 +27,14 @@ impl Endpoint {
         let url = url(name)?;
         let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80));
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let address = (bare, port)
+        let unknown = |message: String| (message, "check the name, or give an address");
+        let found = (bare, port)
             .to_socket_addrs()
-            .map_err(|e| format!("{name}: the host is not known: {e}"))
-            .and_then(|mut found| found.next().ok_or_else(|| format!("{name}: the host has no address")))
-            .map_err(|message| (message, "check the name, or give an address"))?;
+            .map_err(|e| unknown(format!("{name}: the host is not known: {e}")))?;
+        let addresses: Vec<SocketAddr> = found.collect();
+        if addresses.is_empty() {
+            return Err(unknown(format!("{name}: the host has no address")));
+        }
         let base = url.path().trim_end_matches('/');
         let base = if base.is_empty() { "/v1" } else { base };
         let at = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
@@ -42,7 +46,7 @@ impl Endpoint {
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
-        Ok(Self { name: name.to_owned(), address, head: head.into_bytes() })
+        Ok(Self { name: name.to_owned(), addresses, head: head.into_bytes() })
     }
 }
 
@@ -50,6 +54,17 @@ impl Endpoint {
 pub(super) fn url(text: &str) -> Result<Url, (String, &'static str)> {
     let parsed =
         Url::parse(text).map_err(|e| (format!("{text:?} is not a URL: {e}"), "expected http://HOST:PORT"))?;
+    // the message must not tell what is secret
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        let host = parsed.host_str().unwrap_or_default();
+        return Err((
+            format!("the URL of {host} has a user or a password, which would stand in every table"),
+            "send them as headers: {\"Authorization\": {\"secret\": \"NAME\"}}",
+        ));
+    }
+    if parsed.query().is_some() || parsed.fragment().is_some() {
+        return Err((format!("{text}: a base URL has no '?' and no '#'"), "expected http://HOST:PORT/PATH"));
+    }
     match parsed.scheme() {
         "http" if parsed.host_str().is_some() => Ok(parsed),
         "https" => Err((
@@ -68,7 +83,7 @@ mod tests {
     fn base_urls() {
         let head = |text: &str| {
             let endpoint = Endpoint::new(text, Api::Chat, &[("X-A".into(), "b".into())]).unwrap();
-            (endpoint.address.port(), String::from_utf8(endpoint.head).unwrap())
+            (endpoint.addresses[0].port(), String::from_utf8(endpoint.head).unwrap())
         };
         let (port, text) = head("http://127.0.0.1:8001");
         assert_eq!(port, 8001);
@@ -81,7 +96,17 @@ mod tests {
             head("http://[::1]/v1/").1.starts_with("POST /v1/chat/completions HTTP/1.1\r\nHost: [::1]\r\n")
         );
         assert!(head("http://localhost/openai").1.starts_with("POST /openai/chat/completions"));
-        for bad in ["", "https://127.0.0.1", "ftp://x", "http://", "127.0.0.1:80"] {
+        let (message, _) = url("http://me:hidden@127.0.0.1:1/v1").unwrap_err();
+        assert!(message.contains("127.0.0.1") && !message.contains("hidden"), "{message}");
+        for bad in [
+            "http://127.0.0.1/v1?key=1",
+            "http://127.0.0.1/#x",
+            "",
+            "https://127.0.0.1",
+            "ftp://x",
+            "http://",
+            "127.0.0.1:80",
+        ] {
             assert!(Endpoint::new(bad, Api::Chat, &[]).is_err(), "{bad}");
         }
     }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::chunk;
 use super::clock;
@@ -26,29 +26,90 @@ const EXCERPT: usize = 300;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reads {
     pub(super) reads: u64,
+    /// Bytes of the answer.
+    pub(super) bytes: u64,
+    /// A request could not be written.
+    pub(super) refused: bool,
     /// Reads that brought more than one event with text.
     pub(super) coalesced: u64,
     /// ns that first bytes of answers lay in the kernel.
     pub(super) lags: Vec<u64>,
 }
 
-/// Sends `bytes` and reads the answer into `record`. True if the connection can be used again.
+/// How an attempt left its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// It can be used again.
+    Good,
+    Spent,
+    /// The server had closed it before the request reached it: nothing was asked yet.
+    Stale,
+}
+
+/// How long the refusal of a request may come after the end of the connection.
+const REFUSAL: Duration = Duration::from_millis(10);
+
+/// Sends `bytes` and reads the answer into `record`.
 pub(super) async fn exchange(
     connection: &mut Connection,
     bytes: &[u8],
     limits: &Limits,
     record: &mut Record,
     reads: &mut Reads,
-) -> bool {
-    let (send0, sent) = connection.write(bytes).await;
+) -> Left {
+    // one that was opened for this request was never idle
+    let was_idle = record.connect.is_none();
+    let left = attempt(connection, bytes, limits, record, reads).await;
+    let cut = matches!(record.failure, Some(Failure::Closed | Failure::Reset)) && reads.bytes == 0;
+    if !was_idle || !cut {
+        return left;
+    }
+    // a reset: what was sent lies unread; an end alone may also come from a server that read it, unless a reset follows
+    if record.failure == Some(Failure::Closed) && !reads.refused && !connection.was_refused() {
+        tokio::time::sleep(REFUSAL).await;
+        if !connection.was_refused() {
+            return left;
+        }
+    }
+    Left::Stale
+}
+
+async fn attempt(
+    connection: &mut Connection,
+    bytes: &[u8],
+    limits: &Limits,
+    record: &mut Record,
+    reads: &mut Reads,
+) -> Left {
+    let begun = Instant::now();
+    let (send0, written) = connection.write(bytes);
     record.send0 = send0;
     record.events = Packed::since(send0);
+    let sent = match written {
+        Ok(all) if all == bytes.len() => Ok(()),
+        Ok(part) => {
+            let rest = connection.write_rest(&bytes[part..]);
+            match timeout_at(begun + limits.next(0, 0), rest).await {
+                Ok(sent) => sent,
+                Err(_) => {
+                    let waited = begun.elapsed().as_nanos() as u64;
+                    let failure = limits.over(waited, 0).unwrap_or(Failure::TimeoutTotal);
+                    let message = format!("after {:.3} s, the request not yet taken", waited as f64 / 1e9);
+                    return fail(record, failure, message);
+                }
+            }
+        }
+        Err(error) => Err(error),
+    };
     match sent {
-        Ok(send1) => record.send1 = send1,
-        Err(error) => return fail(record, broken(&error), error.to_string()),
+        Ok(()) => record.send1 = clock::now(),
+        Err(error) => {
+            // the end of the connection lay there when the request was written
+            reads.refused = true;
+            return fail(record, broken(&error), error.to_string());
+        }
     }
     let mut answer = Answer::new(record);
-    let begun = Instant::now();
     let mut timer = pin!(sleep_until(begun + limits.next(0, 0)));
     let mut last_read = 0;
     loop {
@@ -75,6 +136,7 @@ pub(super) async fn exchange(
             }
         };
         reads.reads += 1;
+        reads.bytes += came.length as u64;
         reads.lags.extend(came.lag);
         last_read = came.at.saturating_sub(send0).max(1);
         match answer.take(connection.bytes(came.length), &came) {
@@ -91,11 +153,11 @@ pub(super) async fn exchange(
     }
 }
 
-fn fail(record: &mut Record, failure: Failure, message: String) -> bool {
+fn fail(record: &mut Record, failure: Failure, message: String) -> Left {
     record.end = clock::now();
     record.failure = Some(failure);
     record.message = Some(message);
-    false
+    Left::Spent
 }
 
 fn broken(error: &io::Error) -> Failure {
@@ -119,6 +181,10 @@ struct Answer<'r> {
     texts: u32,
     tokens: u64,
     done: bool,
+    /// Some choice was said to be at its end.
+    finished: bool,
+    /// Bytes came after the end of the body.
+    beyond: bool,
     fault: Option<(Failure, String)>,
 }
 
@@ -134,6 +200,8 @@ impl<'r> Answer<'r> {
             texts: 0,
             tokens: 0,
             done: false,
+            finished: false,
+            beyond: false,
             fault: None,
         }
     }
@@ -197,7 +265,9 @@ impl<'r> Answer<'r> {
         });
         let done = body.done();
         self.head = Some((head, body));
-        fed.map_err(|Malformed| (Failure::Malformed, "the framing of the chunks is broken".to_owned()))?;
+        let used =
+            fed.map_err(|Malformed| (Failure::Malformed, "the framing of the chunks is broken".to_owned()))?;
+        self.beyond |= used < bytes.len();
         match self.fault.take() {
             Some(fault) => Err(fault),
             None => Ok(!done),
@@ -236,6 +306,7 @@ impl<'r> Answer<'r> {
             .filter(|_| kind != Kind::Usage)
             .map(|count| count.saturating_sub(self.tokens));
         self.tokens = said.completion_tokens.unwrap_or(self.tokens);
+        self.finished |= said.finished;
         self.record.output_tokens = said.completion_tokens.or(self.record.output_tokens);
         self.record.input_tokens = said.prompt_tokens.or(self.record.input_tokens);
         if matches!(kind, Kind::Content | Kind::Reasoning) {
@@ -248,14 +319,16 @@ impl<'r> Answer<'r> {
         self.record.events.push(at, counted, kind);
     }
 
-    /// The answer is over; true if the connection can be used again.
-    fn finish(mut self, at: u64) -> bool {
-        let Some((head, _)) = self.head.take() else { return false };
+    /// The answer is over.
+    fn finish(mut self, at: u64) -> Left {
+        let Some((head, body)) = self.head.take() else { return Left::Spent };
+        // what came after the end is no part of another answer
+        let left = if head.keep_alive && !self.beyond { Left::Good } else { Left::Spent };
         if head.status != 200 {
             let message = excerpt(&self.whole);
             fail(self.record, Failure::of_status(head.status), message);
             self.record.end = at;
-            return head.keep_alive;
+            return left;
         }
         if head.events {
             let mut events = std::mem::take(&mut self.events);
@@ -282,6 +355,11 @@ impl<'r> Answer<'r> {
             self.record.events.push(at, None, Kind::Done);
         }
         self.record.end = at;
+        // where the end of the connection ends the answer nothing else tells a whole one from a part
+        if self.fault.is_none() && head.events && body.ends_by_close() && !self.done && !self.finished {
+            let message = "the connection was closed before a finish_reason or [DONE]";
+            self.fault = Some((Failure::Closed, message.to_owned()));
+        }
         if self.fault.is_none() && self.record.first_token == 0 {
             self.fault = Some((Failure::Empty, "the answer has no text".to_owned()));
         }
@@ -289,7 +367,7 @@ impl<'r> Answer<'r> {
             self.record.failure = Some(failure);
             self.record.message = Some(message);
         }
-        head.keep_alive
+        left
     }
 }
 

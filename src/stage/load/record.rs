@@ -39,6 +39,13 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Forgets a connection that was closed before the request reached it.
+    pub(super) fn begin_again(&mut self) {
+        let Self { number, shard, endpoint, attempt, sched, .. } = *self;
+        let text = self.text.take();
+        *self = Self { number, shard, endpoint, attempt, sched, text, ..Self::default() };
+    }
+
     /// The value of `x-request-id`.
     pub(super) fn xid(&self, load: &str) -> String {
         format!("{load}-{}-{}", self.number, self.attempt)

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, LocalSet, yield_now};
+use tokio::task::{JoinError, JoinSet, LocalSet, yield_now};
 
 use super::clock;
 use super::connection::Connection;
-use super::exchange::{Reads, exchange};
+use super::exchange::{Left, Reads, exchange};
 use super::failure::Failure;
 use super::plan::Plan;
 use super::record::Record;
@@ -157,9 +157,13 @@ impl Shard {
                 shard.scheduled(number as u64, due, ready).await;
                 drop(place);
             });
-            while tasks.try_join_next().is_some() {}
+            while let Some(ended) = tasks.try_join_next() {
+                unless_panicked(ended);
+            }
         }
-        while tasks.join_next().await.is_some() {}
+        while let Some(ended) = tasks.join_next().await {
+            unless_panicked(ended);
+        }
         spun
     }
 
@@ -190,39 +194,31 @@ impl Shard {
             let again = record.failure.is_some_and(Failure::may_pass)
                 && attempt <= plan.retry.max
                 && !plan.cancel.is_cancelled();
-            let wait = self.pause(&record);
+            let wait = self.pause(&record).filter(|_| again);
             if self.measuring.get() {
                 self.report.borrow_mut().records.push(record);
             }
-            if !again {
-                break;
-            }
+            let Some(wait) = wait else { break };
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// How long to wait before another attempt.
-    fn pause(&self, record: &Record) -> Duration {
-        record.retry_after.unwrap_or_else(|| {
-            let doubled = self.plan.retry.backoff * 2f64.powi(record.attempt.min(20) as i32 - 1);
-            let seed = self.plan.seed ^ record.number << 8 ^ u64::from(record.attempt);
-            Duration::from_secs_f64(doubled.min(60.0) * (0.5 + 0.5 * fastrand::Rng::with_seed(seed).f64()))
-        })
+    /// How long to wait before another attempt; `None`: longer than is waited.
+    fn pause(&self, record: &Record) -> Option<Duration> {
+        let longest = self.plan.retry.longest;
+        if let Some(asked) = record.retry_after {
+            return (asked.as_secs_f64() <= longest).then_some(asked);
+        }
+        let doubled = self.plan.retry.backoff * 2f64.powi(record.attempt.min(20) as i32 - 1);
+        let seed = self.plan.seed ^ record.number << 8 ^ u64::from(record.attempt);
+        let drawn = 0.5 + 0.5 * fastrand::Rng::with_seed(seed).f64();
+        Some(Duration::from_secs_f64(doubled.min(longest) * drawn))
     }
 
     async fn attempt(&self, record: &mut Record, slot: usize) {
         let plan = &self.plan;
         let at = plan.endpoint(record.number + u64::from(record.attempt - 1), slot);
         record.endpoint = at as u32;
-        let mut connection = match self.connection(at, record).await {
-            Ok(connection) => connection,
-            Err(message) => {
-                record.end = clock::now();
-                record.failure = Some(Failure::Connect);
-                record.message = Some(message);
-                return;
-            }
-        };
         let endpoint = &plan.endpoints[at];
         let body = &plan.job(record.number).body;
         let mut bytes = Vec::with_capacity(endpoint.head.len() + body.len() + 96);
@@ -230,16 +226,34 @@ impl Shard {
         let own = format!("x-request-id: {}\r\nContent-Length: {}\r\n\r\n", record.xid(&plan.id), body.len());
         bytes.extend_from_slice(own.as_bytes());
         bytes.extend_from_slice(body);
-        // what the shard reads is counted apart from the report, which others of its requests write to meanwhile
-        let mut reads = Reads::default();
-        plan.sent(at);
-        let again = exchange(&mut connection, &bytes, &plan.limits, record, &mut reads).await;
-        plan.over(at);
-        if self.measuring.get() {
-            self.report.borrow_mut().reads.add(reads);
-        }
-        if again {
-            self.idle.borrow_mut()[at].push(connection);
+        loop {
+            let mut connection = match self.connection(at, record).await {
+                Ok(connection) => connection,
+                Err(message) => {
+                    record.end = clock::now();
+                    record.failure = Some(Failure::Connect);
+                    record.message = Some(message);
+                    return;
+                }
+            };
+            // what the shard reads is counted apart from the report, which others of its requests write to meanwhile
+            let mut reads = Reads::default();
+            plan.sent(at);
+            let left = exchange(&mut connection, &bytes, &plan.limits, record, &mut reads).await;
+            plan.over(at);
+            if self.measuring.get() {
+                self.report.borrow_mut().reads.add(reads);
+            }
+            match left {
+                Left::Good => self.idle.borrow_mut()[at].push(connection),
+                Left::Spent => {}
+                // the server closed it while it was idle: that is no failure of the request, which no one saw
+                Left::Stale => {
+                    record.begin_again();
+                    continue;
+                }
+            }
+            return;
         }
     }
 
@@ -319,5 +333,16 @@ async fn together<F: Future<Output = ()> + 'static>(all: impl Iterator<Item = F>
     for one in all {
         tasks.spawn_local(one);
     }
-    while tasks.join_next().await.is_some() {}
+    while let Some(ended) = tasks.join_next().await {
+        unless_panicked(ended);
+    }
+}
+
+/// A request that panicked is not lost: the thread ends as it did.
+fn unless_panicked(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::stage::Load;
+use super::sweep::Sweep;
 use crate::api::Stage as _;
 use crate::stage::harness::{Bench, Finished};
 
@@ -315,11 +316,92 @@ fn an_open_loop_counts_from_its_schedule() {
     assert!(p99("from_schedule") > 0.15 && p99("from_send") < 0.1, "{summary}");
     assert_eq!(summary["metrics"], summary["from_schedule"]["metrics"]);
     assert_eq!(summary["self_check"]["inflight_max"], 1);
+    let file = |name: &str| std::fs::read(done.path(name)).unwrap();
+    let sweep = Bench::new(&Sweep, json!({})).file("summaries", "s.json", file("summary"));
+    let level = &sweep
+        .file("requests", "r.sqlite", file("requests"))
+        .run(&["table", "json"])
+        .ok()
+        .json("json")["levels"][0];
+    assert_eq!(
+        level["ttft_p99"], summary["from_schedule"]["metrics"]["ttft"]["p99"],
+        "a sweep counts as its loads do"
+    );
     let gaps: Vec<i64> = column(&done, "sched_ns");
     assert!(gaps.windows(2).all(|pair| (pair[1] - pair[0] - 10_000_000).abs() < 2), "{gaps:?}");
     let late: Vec<f64> = column(&done, "(send0_ns - sched_ns) / 1e9");
     assert!(late.iter().all(|late| *late >= 0.0) && late[10] < 0.005, "{late:?}");
     assert_eq!(column::<i64>(&done, "id")[..8], [0, 1, 2, 3, 4, 5, 6, 0]);
+}
+
+#[test]
+fn a_connection_closed_while_idle_is_no_failure() {
+    // closed without a word after each answer, at once or as the next request comes
+    for pause in [0, 200] {
+        let server = Server::new(move |_, _, out| {
+            out.write_all(stream(&["a", "b"]).as_bytes())?;
+            thread::sleep(Duration::from_micros(pause));
+            Ok(false)
+        });
+        let done = load(&server, &prompts(100), json!({ "arrival": { "kind": "closed", "concurrency": 2 } }));
+        let summary = summary_of(&done);
+        assert_eq!((&summary["counts"]["success"], &summary["failures"]), (&json!(100), &json!({})));
+        assert_eq!(column::<i64>(&done, "attempt"), [1; 100]);
+        assert_eq!(server.requests().len(), 100, "none is asked twice");
+    }
+}
+
+#[test]
+fn what_comes_after_an_answer_is_no_part_of_the_next() {
+    let server = Server::new(|_, _, out| {
+        out.write_all(format!("{}HTTP/1.1 500", stream(&["a", "b"])).as_bytes())?;
+        thread::sleep(Duration::from_millis(2));
+        out.write_all(b" no\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(true)
+    });
+    let done = load(&server, &prompts(6), json!({}));
+    assert_eq!(summary_of(&done)["counts"]["success"], 6);
+}
+
+#[test]
+fn an_answer_that_ends_with_its_connection_has_to_say_that_it_is_whole() {
+    let server = Server::new(|number, _, out| {
+        let head = "HTTP/1.0 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n\r\n";
+        let end = if number % 2 == 0 { "data: [DONE]\n\n" } else { "" };
+        out.write_all(format!("{head}{}{}{end}", content("a"), content("b")).as_bytes())?;
+        Ok(false)
+    });
+    let done = load(&server, &prompts(4), json!({}));
+    let failures: Vec<Option<String>> = column(&done, "failure");
+    assert_eq!(failures, [None, Some("closed".to_owned()), None, Some("closed".to_owned())]);
+}
+
+#[test]
+fn a_request_that_is_not_taken_has_its_limit() {
+    // accepts by the kernel alone, and reads nothing
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server {
+        url: format!("http://{}", listener.local_addr().unwrap()),
+        requests: Arc::default(),
+        closed: Arc::default(),
+    };
+    let prompt = json!({ "id": 1, "prompt": "a".repeat(48 << 20) });
+    let begun = Instant::now();
+    let done = load(&server, &prompt.to_string(), json!({ "timeouts": { "first_byte": 0.3 } }));
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert_eq!(column::<String>(&done, "failure"), ["timeout_first_byte"]);
+    assert_eq!(column::<Option<i64>>(&done, "send1_ns"), [None]);
+}
+
+#[test]
+fn what_is_to_come_back_much_later_is_not_waited_for() {
+    let server = Server::new(|_, _, out| {
+        let busy = format!("HTTP/1.1 429 Slow\r\nRetry-After: {}\r\nContent-Length: 0\r\n\r\n", u64::MAX);
+        out.write_all(busy.as_bytes())?;
+        Ok(true)
+    });
+    let done = load(&server, &prompts(2), json!({ "retry": { "max": 3 } }));
+    assert_eq!(column::<String>(&done, "failure"), ["status_429"; 2]);
 }
 
 #[test]
@@ -411,6 +493,9 @@ fn faults_of_parameters_and_prompts_have_their_place() {
         (json!({ "arrival": { "kind": "closed", "concurrency": 0 } }), "arrival.concurrency"),
         (json!({ "requests": 0 }), "requests"),
         (json!({ "timeouts": { "stall": -1 } }), "timeouts.stall"),
+        (json!({ "timeouts": { "connect": 1e300 } }), "timeouts.connect"),
+        (json!({ "duration": 1e300 }), "duration"),
+        (json!({ "endpoints": ["http://me:hidden@127.0.0.1:1"] }), "endpoints[0]"),
         (json!({ "dispatch": "weighted" }), "weights"),
         (json!({ "headers": { "Host": "x" } }), "headers.Host"),
         (json!({ "body": { "stream": true } }), "body.stream"),

@@ -1170,10 +1170,10 @@ fn not_yet() {
     w.write("flow.json", r#"{"name": "x", "steps": {"a": {"run": "true"}}}"#);
     says(
         &w,
-        &["load", "--endpoint", "http://x"],
+        &["devices"],
         expect![[r#"
             exit 2
-            error: not yet: flow load
+            error: not yet: flow devices
             help: this version of flow does not do it; flow --help lists what it does
         "#]],
     );

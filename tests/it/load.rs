@@ -178,6 +178,22 @@ fn a_pause_of_the_server_is_not_hidden() {
         p90("from_send")
     );
     assert_eq!(summary["self_check"]["inflight_max"], 4);
+    let mut workflow = w.json("flow.json");
+    for from in ["send", "schedule"] {
+        workflow["steps"][from] = json!({
+            "uses": "metrics.compute", "inputs": { "requests": "${steps.load.requests}" }, "with": { "from": from },
+            "outputs": { "summary": format!("out/{from}.json") }
+        });
+    }
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).ok();
+    for from in ["send", "schedule"] {
+        assert_eq!(
+            w.json(&format!("out/{from}.json"))["metrics"],
+            summary[format!("from_{from}")]["metrics"],
+            "{from}"
+        );
+    }
 }
 
 #[test]

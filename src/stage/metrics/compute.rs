@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::measured::Origin;
 use super::row;
 use super::rules::Rules;
 use super::slo::Slo;
@@ -26,6 +27,8 @@ struct Params {
     percentiles: Option<Vec<f64>>,
     /// How they are taken; default: as the tool does.
     percentile_rule: Option<percentile::Rule>,
+    /// From where the times of a table of llm.load count; its own summary counts open loops from the schedule.
+    from: Origin,
     /// Only requests sent in it; its length is the duration then.
     window: Option<Window>,
 }
@@ -83,10 +86,12 @@ impl Stage for Compute {
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
-        let asked = ctx.params::<Params>()?.asked();
+        let params: Params = ctx.params()?;
+        let origin = params.from;
+        let asked = params.asked();
         let mut rows = Vec::new();
         for file in ctx.files("requests") {
-            rows.extend(row::read(file)?);
+            rows.extend(row::read_from(file, origin)?);
         }
         let summary = summarize(&rows, &asked).map_err(|message| {
             let hint = match message.starts_with("window") {

@@ -2,12 +2,15 @@
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row as Columns};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::events::unpack;
 use super::row::{Event, Row};
 
 /// From where times count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// From the first byte of the first attempt.
     #[default]

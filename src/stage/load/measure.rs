@@ -99,7 +99,7 @@ fn plan(ctx: &StageContext, params: &Params) -> Result<Plan, StageError> {
         Some(*sum)
     });
     Ok(Plan {
-        shared: Shared::new(endpoints.len(), shards),
+        shared: Shared::new(endpoints.len()),
         endpoints,
         jobs,
         schedule,
@@ -125,7 +125,9 @@ fn run(plan: &Arc<Plan>) -> Result<Vec<Report>, StageError> {
         let shards: Vec<_> = (0..plan.shards)
             .map(|number| {
                 let name = format!("load-{number}");
-                std::thread::Builder::new().name(name).spawn_scoped(scope, move || shard::run(plan, number))
+                let thread = std::thread::Builder::new().name(name);
+                let started = thread.spawn_scoped(scope, move || shard::run(plan, number));
+                started.inspect_err(|_| plan.give_up())
             })
             .collect();
         let mut reports = Vec::new();

@@ -1,7 +1,7 @@
 //! A load that all shards share: what is sent, where, when, and how many are in flight. Unaware of connections.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Barrier, OnceLock};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use super::clock;
 use super::endpoint::Endpoint;
@@ -46,19 +46,22 @@ pub(super) struct Shared {
     in_flight: Vec<AtomicUsize>,
     all: AtomicUsize,
     highest: AtomicUsize,
-    ready: Barrier,
+    /// Shards that are ready, or will never be.
+    ready: Mutex<usize>,
+    all_ready: Condvar,
     start: OnceLock<u64>,
 }
 
 impl Shared {
-    pub(super) fn new(endpoints: usize, shards: usize) -> Self {
+    pub(super) fn new(endpoints: usize) -> Self {
         Self {
             next: AtomicU64::new(0),
             warm: AtomicU64::new(0),
             in_flight: (0..endpoints).map(|_| AtomicUsize::new(0)).collect(),
             all: AtomicUsize::new(0),
             highest: AtomicUsize::new(0),
-            ready: Barrier::new(shards),
+            ready: Mutex::new(0),
+            all_ready: Condvar::new(),
             start: OnceLock::new(),
         }
     }
@@ -67,8 +70,20 @@ impl Shared {
 impl Plan {
     /// Waits until all shards are ready; the moment of the first request, the same for all.
     pub(super) fn start(&self) -> u64 {
-        self.shared.ready.wait();
+        let mut ready = self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        *ready += 1;
+        self.shared.all_ready.notify_all();
+        while *ready < self.shards {
+            ready = self.shared.all_ready.wait(ready).unwrap_or_else(PoisonError::into_inner);
+        }
         *self.shared.start.get_or_init(|| clock::now() + LEAD)
+    }
+
+    /// A shard will never be ready: the load ends, and the others do not wait for it.
+    pub(super) fn give_up(&self) {
+        self.cancel.cancel();
+        *self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.shared.all_ready.notify_all();
     }
 
     /// The next request of a closed loop.
@@ -87,6 +102,11 @@ impl Plan {
         (number < self.warmup && !self.cancel.is_cancelled()).then_some(number)
     }
 
+    /// The place of a shard's slot among those of all shards.
+    pub(super) fn place(&self, shard: usize, slot: usize) -> usize {
+        slot * self.shards + shard
+    }
+
     /// The slots of a shard: all are dealt, none twice.
     pub(super) fn slots_of(&self, shard: usize) -> Option<usize> {
         self.slots.map(|slots| slots / self.shards + usize::from(shard < slots % self.shards))
@@ -97,7 +117,7 @@ impl Plan {
     }
 
     /// Which server gets an attempt.
-    pub(super) fn endpoint(&self, number: u64, slot: usize) -> usize {
+    pub(super) fn endpoint(&self, number: u64, place: usize) -> usize {
         let count = self.endpoints.len();
         let in_turn = (number % count as u64) as usize;
         match self.dispatch {
@@ -107,7 +127,7 @@ impl Plan {
                 if self.schedule.is_some() {
                     in_turn
                 } else {
-                    slot % count
+                    place % count
                 }
             }
             Dispatch::LeastInFlight => {
@@ -145,5 +165,59 @@ impl Plan {
     /// What was in flight while warming up is forgotten.
     pub(super) fn forget(&self) {
         self.shared.highest.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(shards: usize, dispatch: Dispatch) -> Plan {
+        let endpoint =
+            Endpoint::new("http://127.0.0.1:1", crate::stage::load::params::Api::Chat, &[]).unwrap();
+        Plan {
+            endpoints: vec![endpoint.clone(), endpoint],
+            jobs: Vec::new(),
+            schedule: None,
+            most: 1,
+            duration: None,
+            slots: Some(4),
+            warmup: 0,
+            shards,
+            dispatch,
+            weights: Vec::new(),
+            limits: Limits::default(),
+            retry: Retry::default(),
+            save_text: false,
+            seed: 0,
+            id: "t".to_owned(),
+            cancel: CancelToken::default(),
+            shared: Shared::new(2),
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_shard_that_gave_up() {
+        let plan = plan(3, Dispatch::RoundRobin);
+        std::thread::scope(|scope| {
+            let waiting = [scope.spawn(|| plan.start()), scope.spawn(|| plan.start())];
+            plan.give_up();
+            let starts = waiting.map(|shard| shard.join().unwrap());
+            assert!(starts[0] == starts[1] && plan.cancel.is_cancelled());
+        });
+    }
+
+    #[test]
+    fn pinned_slots_of_all_shards_share_the_servers_evenly() {
+        let plan = plan(2, Dispatch::Pinned);
+        let mut counts = [0; 2];
+        for shard in 0..2 {
+            for slot in 0..plan.slots_of(shard).unwrap() {
+                counts[plan.endpoint(0, plan.place(shard, slot))] += 1;
+            }
+        }
+        assert_eq!(counts, [2, 2]);
+        // one slot each: not both to the first
+        assert_ne!(plan.endpoint(0, plan.place(0, 0)), plan.endpoint(0, plan.place(1, 0)));
     }
 }

@@ -58,17 +58,26 @@ pub(super) fn run(plan: &Arc<Plan>, number: usize) -> std::io::Result<Report> {
         report: RefCell::default(),
         measuring: Cell::new(false),
     });
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            // the others wait for it
-            plan.cancel.cancel();
-            plan.start();
-            return Err(error);
-        }
-    };
+    // a failure or a panic before the start must not leave the others waiting
+    let awaited = Awaited { plan, shard: &shard };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, Rc::clone(&shard).all());
+    drop(awaited);
     Ok(shard.report.take())
+}
+
+/// Gives up a shard that ends before the clock runs.
+struct Awaited<'s> {
+    plan: &'s Plan,
+    shard: &'s Shard,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if !self.shard.measuring.get() {
+            self.plan.give_up();
+        }
+    }
 }
 
 impl Shard {
@@ -146,12 +155,14 @@ impl Shard {
                 break;
             }
             self.report.borrow_mut().overshoot.push(clock::now().saturating_sub(due));
-            let place = match &gate {
-                None => None,
-                Some(gate) => Arc::clone(gate).acquire_owned().await.ok(),
+            // what has to wait for a place can be sent when it has one, all else when it is due
+            let (place, ready) = match &gate {
+                None => (None, due),
+                Some(gate) => match Arc::clone(gate).try_acquire_owned() {
+                    Ok(place) => (Some(place), due),
+                    Err(_) => (Arc::clone(gate).acquire_owned().await.ok(), clock::now()),
+                },
             };
-            let ready = clock::now().max(due);
-            let ready = if place.is_some() { ready } else { due };
             let shard = Rc::clone(&self);
             tasks.spawn_local(async move {
                 shard.scheduled(number as u64, due, ready).await;
@@ -217,13 +228,17 @@ impl Shard {
 
     async fn attempt(&self, record: &mut Record, slot: usize) {
         let plan = &self.plan;
-        let at = plan.endpoint(record.number + u64::from(record.attempt - 1), slot);
+        let place = plan.place(self.number, slot);
+        let at = plan.endpoint(record.number + u64::from(record.attempt - 1), place);
         record.endpoint = at as u32;
         let endpoint = &plan.endpoints[at];
         let body = &plan.job(record.number).body;
         let mut bytes = Vec::with_capacity(endpoint.head.len() + body.len() + 96);
         bytes.extend_from_slice(&endpoint.head);
-        let own = format!("x-request-id: {}\r\nContent-Length: {}\r\n\r\n", record.xid(&plan.id), body.len());
+        // warm-up requests are told from those that count in the server's log, too
+        let warm = if self.measuring.get() { "" } else { "warm-" };
+        let xid = record.xid(&plan.id);
+        let own = format!("x-request-id: {warm}{xid}\r\nContent-Length: {}\r\n\r\n", body.len());
         bytes.extend_from_slice(own.as_bytes());
         bytes.extend_from_slice(body);
         loop {
@@ -288,7 +303,7 @@ impl Shard {
     async fn open_before(&self, slots: usize) {
         let count = self.plan.endpoints.len();
         for slot in 0..slots.max(count) {
-            let at = slot % count;
+            let at = self.plan.place(self.number, slot) % count;
             match self.open(at).await {
                 Ok(connection) => self.idle.borrow_mut()[at].push(connection),
                 Err(_) => return,

@@ -160,6 +160,7 @@ fn a_load_from_prompts_to_summary() {
     assert_eq!(column::<bool>(&done, times), [true; 3]);
     let sent = server.requests();
     assert_eq!(sent.len(), 4, "one to warm up");
+    assert!(sent[0].contains("x-request-id: warm-flow-"), "{}", sent[0]);
     assert!(
         sent[1].starts_with("POST /v1/chat/completions HTTP/1.1\r\n")
             && sent[1].contains("Authorization: Bearer k\r\n"),

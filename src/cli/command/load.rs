@@ -145,13 +145,14 @@ fn table(summary: &Value) -> String {
         out += &format!("goodput   {} req/s\n", number(&goodput["requests_per_second"], 1.0));
     }
     let origin = if summary["loop"] == "open" { "from the schedule" } else { "from the send" };
-    out +=
-        &format!("\n{:<22}{:>10}{:>10}{:>10}{:>10}\n", format!("ms, {origin}"), "mean", "p50", "p90", "p99");
+    let rules = summary["rules"].as_str().unwrap_or_default();
+    let what = format!("ms by rules {rules}, {origin}");
+    out += &format!("\n{what:<38}{:>10}{:>10}{:>10}{:>10}\n", "mean", "p50", "p90", "p99");
     for metric in ["ttft", "tpot", "itl", "e2el"] {
         let spread = &summary["metrics"][metric];
         let cell = |of: &str| number(&spread[of], 1e3);
         out += &format!(
-            "{metric:<22}{:>10}{:>10}{:>10}{:>10}\n",
+            "{metric:<38}{:>10}{:>10}{:>10}{:>10}\n",
             cell("mean"),
             cell("p50"),
             cell("p90"),

@@ -180,6 +180,7 @@ impl Stage for Search {
                 "level": level,
                 "passes": passes,
                 "good_share": share,
+                "rules": summary["rules"],
                 "requests": summary["counts"]["total"],
                 "failed": summary["counts"]["failed"],
                 "requests_per_second": summary["throughput"]["requests_per_second"],

@@ -191,6 +191,7 @@ fn line(at: f64, level: &Level, params: &Params) -> Result<Map<String, Value>, S
     let whole = at.fract() == 0.0 && at.abs() < 1e15;
     set("level", if whole { json!(at as i64) } else { json!(at) });
     set("of", json!(level.kind));
+    set("rules", json!(level.rules.name()));
     set("repeats", json!(level.requests_per_second.len()));
     set("requests", pooled["counts"]["total"].clone());
     set("failed", pooled["counts"]["failed"].clone());
@@ -336,6 +337,10 @@ mod tests {
         assert_eq!(found["pareto"], json!([2, 4, 8, 16]));
         assert_eq!(levels[3]["client_bound"], 1);
         assert_eq!(done.text("table").lines().count(), 6);
+        assert!(
+            done.text("table").starts_with("level,of,rules,repeats,")
+                && done.text("table").contains("\n4,concurrency,flow,2,")
+        );
     }
 
     #[test]

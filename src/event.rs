@@ -108,8 +108,11 @@ pub enum Event {
     DeterminismChecked(DeterminismReport),
     /// A service is being started.
     ServiceStarting {
-        /// Service id.
+        /// Service id, with `#N` for instance N where there may be several.
         service: String,
+        /// Devices that it leases.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        devices: Vec<LeasedDevice>,
     },
     /// A service is up.
     ServiceReady {
@@ -140,6 +143,20 @@ pub enum Event {
     },
 }
 
+/// A device as it was leased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeasedDevice {
+    /// In the order of the PCI bus.
+    pub index: u32,
+    /// `GPU-...`, `MIG-...`; `virtual-N` for a virtual one.
+    pub uuid: String,
+    /// As the driver names it.
+    pub model: String,
+    /// The service whose instance has it; null if the node itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+}
+
 /// What became of one node.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct NodeReport {
@@ -166,8 +183,11 @@ pub struct NodeReport {
     /// A failure that does not fail the run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allowed: bool,
-    /// Leased device.
+    /// Indices of the devices that it leased, itself or by its services: `gpu:0,1`.
     pub device: Option<String>,
+    /// The same in full.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lease: Vec<LeasedDevice>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -216,7 +236,7 @@ pub struct Begin {
 /// What a node that was ready waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Held {
-    /// `slot`, `memory`, `exclusive`, or `pool NAME`.
+    /// `slot`, `memory`, `exclusive`, `device` (or an instance of a service), or `pool NAME`.
     pub by: String,
     /// The node whose end gave it free.
     pub node: String,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::args::{Cli, Command, FileArgs};
 use super::{command, render};
 use crate::api::Catalog;
-use crate::engine::Project;
+use crate::engine::{Machine, Project};
 use crate::error::{Error, Result};
 use crate::front::builder::WorkflowBuilder;
 use crate::front::{self, LoadRequest, Loaded};
@@ -95,9 +95,8 @@ fn run(cli: Cli, printer: Arc<Printer>, build: Option<Build>) -> Result<ExitCode
         Command::Guard(_) | Command::Strict(_) | Command::Sim(_) => {
             Err(Error::bug("a hidden command was not handled"))
         }
-        Command::Report(_) | Command::Devices(_) | Command::Init(_) => {
-            Err(Error::bug("a later command was not refused"))
-        }
+        Command::Devices(args) => command::devices::run(&app, args),
+        Command::Report(_) | Command::Init(_) => Err(Error::bug("a later command was not refused")),
     }
 }
 
@@ -147,10 +146,16 @@ impl App {
         Ok((loaded, catalog))
     }
 
+    /// The machine that a command is about.
+    pub(super) fn machine(file: &FileArgs) -> Result<Machine> {
+        Machine::new(file.devices.as_deref(), file.hardware.as_deref())
+    }
+
     /// Loads the workflow and opens it in the workspace.
     pub(super) fn open(&self, file: &FileArgs) -> Result<Project> {
+        let machine = Self::machine(file)?;
         let (loaded, catalog) = self.load(file)?;
-        Project::with_loaded(loaded, &self.root, Some(&self.cache()), &catalog)
+        Ok(Project::with_loaded(loaded, &self.root, Some(&self.cache()), &catalog)?.on(machine))
     }
 
     /// Data as JSON on standard output.

@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn hidden_things_are_not_in_it_and_shown_ones_are() {
         let page = markdown(crate::cli::args::command());
-        for absent in ["__guard", "--devices", "flow devices"] {
+        for absent in ["__guard", "--part", "flow init"] {
             assert!(!page.contains(absent), "{absent}");
         }
         for present in

@@ -5,7 +5,9 @@ use std::process::ExitStatus;
 use nix::sys::signal::Signal;
 
 use super::fill::Running;
+use super::machine::{show_devices, wants};
 use super::query::node_named;
+use super::schedule::{Use, Wants};
 use super::services::plain;
 use super::session::Session;
 use crate::base::{process, suggest};
@@ -24,15 +26,20 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
         );
         return Err(error);
     };
-    let result = session.services.address(session, ix, &session.interrupts.stop);
+    let wants = Wants { own: None, uses: vec![Use { service: ix, whole: true, alone: false }] };
+    let (_fleet, lease) = session.project.lease(&format!("service '{service}'"), &wants, &session.sink)?;
+    let seats = lease.seats.get(&ix).cloned().unwrap_or_default();
+    let result = session.services.addresses(session, ix, &seats, &session.interrupts.stop);
     let result = match result {
-        Ok(address) => {
-            ready(&address.url);
+        Ok(addresses) => {
+            addresses.iter().for_each(|address| ready(&address.url));
             loop {
                 if session.stopping() {
                     break Ok(());
                 }
-                if let Some(failure) = session.services.death(session, ix) {
+                let mut instances = seats.iter().map(|seat| seat.instance);
+                let death = instances.find_map(|instance| session.services.death(session, ix, instance));
+                if let Some(failure) = death {
                     break Err(with_tail(failure));
                 }
                 std::thread::sleep(std::time::Duration::from_millis(50));
@@ -61,11 +68,15 @@ pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> R
         for output in &node.outputs {
             running.outputs.insert(output.name.clone(), session.project.root.join(&output.path));
         }
-        for service in &node.services {
-            let address = session.services.address(session, *service, &session.interrupts.stop);
-            running.services.insert(*service, address.map_err(with_tail)?);
+        let (_fleet, lease) = session.project.lease(&node.id, &wants(&node), &session.sink)?;
+        running.devices = session.project.leased(&lease.devices);
+        for (service, seats) in &lease.seats {
+            let addresses = session.services.addresses(session, *service, seats, &session.interrupts.stop);
+            running.services.insert(*service, addresses.map_err(with_tail)?);
         }
-        let mut env: std::collections::BTreeMap<String, String> = session.base_env().into_iter().collect();
+        let mut env = session.base_env();
+        show_devices(&mut env, &running.devices);
+        let mut env: std::collections::BTreeMap<String, String> = env.into_iter().collect();
         for name in &node.pass_env {
             if let Ok(value) = std::env::var(name) {
                 env.insert(name.clone(), value);

@@ -17,6 +17,7 @@ use super::log_file::LogFile;
 use super::publish::{self, PlaceError};
 use super::retention;
 use super::run::Fed;
+use super::schedule::Lease;
 use super::scratch::Scratch;
 use super::second_level::look_up;
 use super::session::Session;
@@ -25,7 +26,7 @@ use crate::base::clock;
 use crate::base::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Begin, Event, Timing};
-use crate::exec::ServiceFailure;
+use crate::exec::{Device, ServiceFailure};
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
 use crate::key::{Facts, Reason};
 use crate::model::{Artifact, Retry};
@@ -123,6 +124,8 @@ pub(super) struct Given {
     pub(super) inputs: Vec<Vec<Item>>,
     /// What the nodes made of which it may discover inputs.
     pub(super) fed: Fed,
+    /// Devices and instances of services.
+    pub(super) lease: Lease,
 }
 
 /// Does one job.
@@ -180,6 +183,7 @@ pub(super) struct Job<'s> {
     pub(super) ix: NodeIx,
     pub(super) inputs: Vec<Vec<Item>>,
     pub(super) fed: Fed,
+    lease: Lease,
     key: Option<Digest>,
     pub(super) cancel: CancelToken,
     pub(super) log: LogFile<'s>,
@@ -209,6 +213,7 @@ impl<'s> Job<'s> {
             ix,
             inputs: given.inputs,
             fed: given.fed,
+            lease: given.lease,
             key: None,
             cancel,
             log: LogFile::new(session, &node.id),
@@ -420,11 +425,8 @@ impl<'s> Job<'s> {
         };
         let mut running =
             Running { inputs: self.files(keyed, scratch).map_err(Failure::from)?, ..Running::default() };
-        for service in &node.services {
-            let address =
-                session.services.address(session, *service, &self.cancel).map_err(|e| self.of_service(e))?;
-            running.services.insert(*service, address);
-        }
+        running.devices = self.devices();
+        self.call_services(&mut running)?;
         let places = self.places(scratch).map_err(Failure::from)?;
         let depfile = Depfile::place(session, node, &places, scratch).map_err(Failure::from)?;
         let known = self.look_at_known(keyed).map_err(Failure::from)?;
@@ -475,6 +477,24 @@ impl<'s> Job<'s> {
             self.publish_on_failure(&places, scratch);
         }
         outcome
+    }
+
+    /// The devices that the node itself has.
+    pub(super) fn devices(&self) -> Vec<Device> {
+        self.session.project.leased(&self.lease.devices)
+    }
+
+    /// Ends what has to make room, then starts what it uses.
+    fn call_services(&mut self, running: &mut Running) -> std::result::Result<(), Failure> {
+        let session = self.session;
+        for (service, instance) in std::mem::take(&mut self.lease.ends) {
+            session.services.stop_instance(session, service, instance);
+        }
+        for (service, seats) in self.lease.seats.clone() {
+            let addresses = session.services.addresses(session, service, &seats, &self.cancel);
+            running.services.insert(service, addresses.map_err(|e| self.of_service(e))?);
+        }
+        Ok(())
     }
 
     /// Stores what was made, unless an input changed meanwhile.
@@ -624,7 +644,8 @@ impl<'s> Job<'s> {
 
     fn service_death(&mut self) -> Option<Failure> {
         let services = &self.session.services;
-        let death = self.node.services.iter().find_map(|service| services.death(self.session, *service))?;
+        let mut seats = self.lease.seats.iter().flat_map(|(ix, seats)| seats.iter().map(|seat| (*ix, seat)));
+        let death = seats.find_map(|(ix, seat)| services.death(self.session, ix, seat.instance))?;
         Some(self.of_service(death))
     }
 

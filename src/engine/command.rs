@@ -9,6 +9,7 @@ use super::confine;
 use super::discover::Depfile;
 use super::fill::Running;
 use super::log_file::LogFile;
+use super::machine::show_devices;
 use super::scratch::Scratch;
 use super::services::plain;
 use super::session::Session;
@@ -170,6 +171,7 @@ fn environment(
 ) -> std::result::Result<Vec<(String, String)>, String> {
     use crate::graph::Fill;
     let mut env = session.base_env();
+    show_devices(&mut env, &running.devices);
     let mut set = |name: &str, value: String| {
         env.retain(|(known, _)| known != name);
         env.push((name.to_owned(), value));

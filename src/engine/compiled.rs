@@ -16,7 +16,7 @@ use crate::graph::{Graph, Node, NodeIx, Nodes};
 use crate::model::Resources;
 
 /// Changes with the layout, and with that of anything a node holds.
-const MAGIC: &[u8; 16] = b"flow plan      2";
+const MAGIC: &[u8; 16] = b"flow plan      3";
 /// Magic, digest of the nodes, length of the tables. What follows are the tables, then the nodes.
 const HEADER: usize = 16 + 32 + 8;
 

@@ -71,6 +71,9 @@ pub(super) fn evaluate(
     outputs: &dyn Outputs,
 ) -> Verdict {
     match decide(project, finder, options, node, outputs) {
+        Ok(verdict @ (Verdict::Run { .. } | Verdict::Check { .. })) if !options.frozen => {
+            project.lacks(node).map_or(verdict, Verdict::Fault)
+        }
         Ok(verdict) => verdict,
         Err(error) => Verdict::Fault(error),
     }

@@ -48,7 +48,6 @@ pub(super) struct FactFinder {
     sources: Mutex<HashMap<PathBuf, Option<Arc<Content>>>>,
     /// Published for one of this graph's files, and declared by no node now.
     orphans: std::sync::OnceLock<HashSet<String>>,
-    hardware: std::sync::OnceLock<String>,
     probes: Mutex<()>,
     /// Inputs that an attempt discovered and that may have changed while it ran, by the first level of the key: the next attempt
     /// looks at them before it begins.
@@ -201,7 +200,7 @@ impl FactFinder {
             facts.services.push(self.service(project, *service).map_err(Missing::Fault)?);
         }
         if node.policy == Policy::Sample {
-            facts.hardware = Some(self.hardware.get_or_init(hardware).clone());
+            facts.hardware = Some(project.hardware(node).map_err(Missing::Fault)?);
         }
         for input in &node.inputs {
             let mut files = Vec::with_capacity(input.items.len());
@@ -475,19 +474,6 @@ pub(super) fn resolve(root: &Path, program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|dir| dir.join(program))
         .find(|path| Stat::following(path).is_ok_and(|stat| stat.executable()))
-}
-
-/// CPU model and number of cores: what a measurement without a GPU depends on.
-fn hardware() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("model name").map(|rest| rest.trim_start_matches([' ', '\t', ':']))
-        })
-        .unwrap_or("unknown");
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("cpu {model} x {cores}")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
+use super::services::plain;
 use crate::api::InputFile;
+use crate::exec::Device;
 use crate::graph::{Arg, Fill, Late, NodeAction, ServiceIx, ShellPart, shell_words};
 use crate::model::ServiceField;
 
@@ -23,7 +25,10 @@ pub(super) struct Address {
 pub(super) struct Running {
     pub(super) inputs: IndexMap<String, Vec<InputFile>>,
     pub(super) outputs: HashMap<String, PathBuf>,
-    pub(super) services: HashMap<ServiceIx, Address>,
+    /// Of each service the instances that are used.
+    pub(super) services: HashMap<ServiceIx, Vec<Address>>,
+    /// Leased by the node itself, or by the service that is being started.
+    pub(super) devices: Vec<Device>,
     pub(super) port: Option<u16>,
 }
 
@@ -31,8 +36,9 @@ impl Fill for Running {
     fn late(&self, late: &Late) -> Result<String, String> {
         let missing = || format!("{} is not known here", late.identity());
         match late {
-            Late::Service { service, field, .. } => {
-                let address = self.services.get(service).ok_or_else(missing)?;
+            Late::Service { services, field, .. } => {
+                let first = services.first().and_then(|service| self.services.get(service)?.first());
+                let address = first.ok_or_else(missing)?;
                 Ok(match field {
                     ServiceField::Url | ServiceField::Urls => address.url.clone(),
                     ServiceField::Host => address.host.clone(),
@@ -45,14 +51,25 @@ impl Fill for Running {
                 Some([file]) => Ok(text_of(&file.path)),
                 _ => Err(missing()),
             },
-            Late::Device(_) | Late::Shard(_) => Err(missing()),
+            Late::Device(field) => {
+                let one = |device: &Device| match field.as_str() {
+                    "uuid" => device.uuid.clone(),
+                    _ => device.index.to_string(),
+                };
+                let all: Vec<String> = self.devices.iter().map(one).collect();
+                if all.is_empty() { Err(missing()) } else { Ok(all.join(",")) }
+            }
+            Late::Shard(_) => Err(missing()),
         }
     }
 
     fn late_list(&self, late: &Late) -> Option<Vec<String>> {
         match late {
-            Late::Service { service, field: ServiceField::Urls, .. } => {
-                self.services.get(service).map(|address| vec![address.url.clone()])
+            Late::Service { services, field: ServiceField::Urls, .. } => {
+                let of =
+                    |service| Some(self.services.get(service)?.iter().map(|address| address.url.clone()));
+                let all: Option<Vec<_>> = services.iter().map(of).collect();
+                Some(all?.into_iter().flatten().collect())
             }
             _ => None,
         }
@@ -88,6 +105,10 @@ impl Running {
                 for arg in args {
                     match arg {
                         Arg::One(text) => argv.push(text.fill(self)?),
+                        Arg::List(value) => match value.fill(self)? {
+                            Json::Array(items) => argv.extend(items.iter().map(plain)),
+                            one => argv.push(plain(&one)),
+                        },
                         Arg::Each { before, input, after } => {
                             let (before, after) = (before.fill(self)?, after.fill(self)?);
                             for file in self.inputs.get(input).map(Vec::as_slice).unwrap_or_default() {

@@ -60,6 +60,7 @@ pub fn resume(changed: Changed, root: &Path, cache: &Path, catalog: Catalog) -> 
         asked: certified.asked.clone(),
         expand_seconds: begun.elapsed().as_secs_f64(),
         opened_ns: changed.began_ns,
+        machine: super::machine::Machine::default(),
         known: Some(Known { changed: Mutex::new(changed), certified, compiled, roots, closure }),
     };
     Ok((!recover::pending(&project)).then_some(project))

@@ -20,18 +20,24 @@ pub(super) struct LogFile<'s> {
     pub(super) tail: Vec<String>,
 }
 
+/// The name of a node or service as that of a file: each has another.
+pub(super) fn plain_name(id: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-=,[]#".contains(c) { c } else { '_' };
+    let mut name: String = id.chars().map(plain).collect();
+    if name.len() > 120 || name != id {
+        name.truncate(100);
+        name = format!("{name}-{}", Digest::of(id.as_bytes()).short());
+    }
+    name
+}
+
 impl<'s> LogFile<'s> {
     pub(super) fn new(session: &'s Session, node: &'s str) -> Self {
         Self { session, node, file: None, tail: Vec::new() }
     }
 
     fn path(&self) -> PathBuf {
-        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-=,[]".contains(c) { c } else { '_' };
-        let mut name: String = self.node.chars().map(plain).collect();
-        if name.len() > 120 || name != self.node {
-            name.truncate(100);
-            name = format!("{name}-{}", Digest::of(self.node.as_bytes()).short());
-        }
+        let name = plain_name(self.node);
         self.session.project.store.dir().join("logs").join(&self.session.run).join(format!("{name}.log"))
     }
 

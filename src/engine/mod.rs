@@ -28,6 +28,7 @@ mod inputs;
 mod known;
 mod listing;
 mod log_file;
+mod machine;
 mod options;
 mod ours;
 mod plan;
@@ -51,6 +52,7 @@ pub use certificate::{Certified, Changed, Check, check as check_certificate, pat
 pub use certify::run_certified;
 pub use clean::{CleanReport, clean};
 pub use known::resume;
+pub use machine::{Cpu, Hardware, Machine};
 pub use options::{Force, Restore, RunOptions, RunSummary};
 pub use plan::{PlanStatus, PlannedNode, plan};
 pub use project::{OpenRequest, Project, locked};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::certificate::Asked;
 use super::known::Known;
 use super::listing::Disk;
+use super::machine::Machine;
 use crate::api::Catalog;
 use crate::base::clock;
 use crate::base::digest::Digest;
@@ -48,6 +49,8 @@ pub struct Project {
     pub(super) opened_ns: i64,
     /// What is known of nodes that are not looked at.
     pub(super) known: Option<Known>,
+    /// Whose devices are leased, and whose hardware stands in keys.
+    pub(super) machine: Machine,
 }
 
 impl Project {
@@ -81,6 +84,7 @@ impl Project {
             expand_seconds,
             opened_ns,
             known: None,
+            machine: Machine::default(),
         })
     }
 

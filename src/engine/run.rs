@@ -16,25 +16,27 @@ mod turns;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::attempt::{Given, Performed, Task};
 use super::determinism::{self, Subject};
 use super::evaluate::{Keyed, looks};
 use super::facts::{FactFinder, Outputs};
+use super::machine::{leased, wants};
 use super::options::{Restore, RunOptions, RunSummary};
 use super::pool::Pool;
 use super::project::Project;
-use super::schedule::{Capacity, Scheduler};
+use super::schedule::{Capacity, Fleet, Lease, Scheduler};
+use super::services;
 use super::session::{Session, started_text};
 use super::upgrade::{settle, upgrade_note};
 use super::watchlist::Seen;
 use crate::api::CancelToken;
 use crate::base::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::event::{EVENT_VERSION, Event};
-use crate::graph::{Item, Node, NodeIx, NodeSet, Selection, Undeclared};
+use crate::event::{EVENT_VERSION, Event, LeasedDevice};
+use crate::graph::{Item, Node, NodeIx, NodeSet, Selection, ServiceIx, Undeclared};
 use crate::model::Artifact;
 use brief::Brief;
 use demand::priorities;
@@ -94,6 +96,8 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     }
     let selection = project.select(&session.options.targets)?;
     let capacity = capacity(project, &session.options);
+    let fleet =
+        project.fleet(selection.nodes.iter().map(|ix| wants(&project.graph.nodes[ix])), &session.sink)?;
     let digest = project.plan_digest();
     let nodes = project.known.as_ref().map_or(selection.nodes.len(), |known| known.certified.nodes);
     session.emit(Event::Planned { nodes, plan_digest: digest.to_string() });
@@ -116,7 +120,7 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     let pool = Pool::new();
     let (failure, incomplete) = std::thread::scope(|scope| {
         let hands = Hands::new(session, &finder, &pool, scope);
-        let mut coordinator = Coordinator::new(session, &finder, selection, capacity);
+        let mut coordinator = Coordinator::new(session, &finder, selection, capacity, fleet);
         let failure = coordinator.run(scope, hands);
         let whole = session.options.targets.is_empty() && !session.options.no_cache;
         settle(project, failure.is_none() && whole);
@@ -194,6 +198,8 @@ struct Coordinator<'s> {
     flights: HashMap<Digest, (NodeIx, Vec<NodeIx>)>,
     byte_waiters: HashMap<NodeIx, Vec<NodeIx>>,
     service_users: Vec<usize>,
+    /// Services that were stopped because nobody uses them any more.
+    stopped: (Sender<ServiceIx>, Receiver<ServiceIx>),
     failure: Option<Kind>,
     halting: bool,
     told_stop: bool,
@@ -210,7 +216,13 @@ impl Outputs for Fed {
 }
 
 impl<'s> Coordinator<'s> {
-    fn new(session: &'s Session, finder: &'s FactFinder, selection: Selection, capacity: Capacity) -> Self {
+    fn new(
+        session: &'s Session,
+        finder: &'s FactFinder,
+        selection: Selection,
+        capacity: Capacity,
+        fleet: Fleet,
+    ) -> Self {
         let graph = &session.project.graph;
         let mut waiting = vec![0; graph.nodes.len()];
         // what a selected node waits for is selected, too
@@ -232,7 +244,7 @@ impl<'s> Coordinator<'s> {
                 wanted.extend(graph.nodes[ix].producers.iter().copied());
             }
         }
-        let mut scheduler = Scheduler::new(capacity);
+        let mut scheduler = Scheduler::new(capacity, fleet);
         let priority = priorities(session, &selection);
         let mut evaluable = Evaluable::default();
         for ix in graph.ordered(&selection.nodes).filter(|ix| waiting[*ix] == 0) {
@@ -256,6 +268,7 @@ impl<'s> Coordinator<'s> {
             flights: HashMap::new(),
             byte_waiters: HashMap::new(),
             service_users,
+            stopped: channel(),
             failure: None,
             halting: false,
             told_stop: false,
@@ -303,6 +316,9 @@ impl<'s> Coordinator<'s> {
                 }
                 self.receive(Message::Performed(done, rest), scope, &mut hands);
             }
+            while let Ok(service) = self.stopped.1.try_recv() {
+                self.scheduler.service_stopped(service);
+            }
             if self.halting {
                 // what is needed to finish what runs is not among these
                 for ix in self.scheduler.drain() {
@@ -321,7 +337,9 @@ impl<'s> Coordinator<'s> {
             }
             self.tokens.give_back(&mut self.scheduler);
             let nothing_runs = self.scheduler.running() == 0 && hands.committing() == 0;
-            if nothing_runs && (self.halting || self.evaluable.is_empty()) {
+            // what is ready and does not start waits for a device that another run has, or for the end of a service
+            let nothing_ready = self.evaluable.is_empty() && self.scheduler.ready() == 0;
+            if nothing_runs && (self.halting || nothing_ready) {
                 break;
             }
             hands.commit_if_due(self.halting || !self.scheduler.is_full());
@@ -412,13 +430,18 @@ impl<'s> Coordinator<'s> {
     fn watch_tokens(&self) {
         let stopping = self.session.stopping();
         for (ix, token) in &self.running {
-            let dead =
-                || self.node(*ix).services.iter().any(|service| self.session.services.is_dead(*service));
-            if stopping || dead() {
+            if stopping || !self.dead_instances(*ix).is_empty() {
                 token.cancel();
             }
         }
         self.session.check_watched();
+    }
+
+    /// Instances of services that a running node uses and that are dead.
+    fn dead_instances(&self, ix: NodeIx) -> Vec<(ServiceIx, usize)> {
+        let services = &self.session.services;
+        let seats = self.scheduler.seats(ix);
+        seats.filter(|(service, instance)| services.is_dead(*service, *instance)).collect()
     }
 
     /// Starts nodes that take turns on one thread.
@@ -438,7 +461,9 @@ impl<'s> Coordinator<'s> {
             };
             let cancel = CancelToken::default();
             self.running.insert(ix, cancel.clone());
-            let given = Given { inputs: self.present_items(ix), fed: self.fed(ix) };
+            let lease = self.scheduler.lease(ix);
+            self.slots[ix].lease = self.leased(&lease);
+            let given = Given { inputs: self.present_items(ix), fed: self.fed(ix), lease };
             starts.push(Start { ix, task, given, begin: self.begins(ix), cancel });
         }
         let nodes: Vec<NodeIx> = starts.iter().map(|start| start.ix).collect();
@@ -450,6 +475,21 @@ impl<'s> Coordinator<'s> {
                 self.fail(ix, error.into(), None, scope);
             }
         }
+    }
+
+    /// The devices of a node and of the instances it uses.
+    fn leased(&self, lease: &Lease) -> Vec<LeasedDevice> {
+        let project = &self.session.project;
+        let of = |places: &[usize], service: Option<&str>| -> Vec<LeasedDevice> {
+            project.leased(places).iter().map(|device| leased(device, service)).collect()
+        };
+        let mut all = of(&lease.devices, None);
+        for (service, seats) in &lease.seats {
+            for seat in seats {
+                all.extend(of(&seat.devices, Some(&services::name(self.session, *service, seat.instance))));
+            }
+        }
+        all
     }
 
     /// What the nodes made of which `ix` may discover inputs.
@@ -471,7 +511,7 @@ impl<'s> Coordinator<'s> {
                 ix,
                 outcome: self.slots[ix].outcome,
                 keyed: facts.map(|facts| Keyed::new(project, node, facts)),
-                given: Given { inputs: self.present_items(ix), fed: self.fed(ix) },
+                given: Given { inputs: self.present_items(ix), fed: self.fed(ix), lease: Lease::default() },
                 artifacts: self.slots[ix].artifacts.clone().unwrap_or_default(),
             }
         };

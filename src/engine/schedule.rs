@@ -1,10 +1,14 @@
 //! The pure scheduler: which ready node starts next, by longest remaining path and free resources. No clock, no threads.
 
+mod lease;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::graph::NodeIx;
+use crate::graph::{NodeIx, ServiceIx};
 use crate::model::ExclusiveScope;
+
+pub(super) use lease::{Fleet, Lease, Locks, NoLocks, Seat, ServiceKind, Use, Wants};
 
 /// What the machine and the workflow offer.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +30,8 @@ pub(super) struct Demand {
     pub(super) exclusive: Option<ExclusiveScope>,
     /// It mostly waits, and takes no CPU slot.
     pub(super) waits: bool,
+    /// Devices and instances of services.
+    pub(super) wants: Wants,
     /// How many nodes had ended when it became ready; set by the scheduler.
     pub(super) since: u64,
 }
@@ -35,6 +41,9 @@ pub(super) struct Demand {
 pub(super) struct Scheduler {
     capacity: Capacity,
     used: Capacity,
+    fleet: Fleet,
+    /// Of what runs.
+    leases: HashMap<NodeIx, Lease>,
     /// CPU slots that may be used now, if fewer than there are.
     allowed: Option<u32>,
     /// Highest priority first, then lowest index.
@@ -51,8 +60,8 @@ pub(super) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(super) fn new(capacity: Capacity) -> Self {
-        Self { capacity, ..Self::default() }
+    pub(super) fn new(capacity: Capacity, fleet: Fleet) -> Self {
+        Self { capacity, fleet, ..Self::default() }
     }
 
     /// A node became ready. `priority`: its longest remaining path in microseconds.
@@ -66,7 +75,18 @@ impl Scheduler {
 
     /// The next node to start, which then counts as running.
     pub(super) fn next(&mut self) -> Option<NodeIx> {
-        let (priority, node) = self.choose(self.cpu())?;
+        let mut away = BTreeSet::new();
+        let (priority, node, lease) = loop {
+            let (priority, node) = self.choose(self.cpu(), &away)?;
+            match self.fleet.take(&self.demands[&node].wants) {
+                Some(lease) => break (priority, node, lease),
+                // another run has a device
+                None => away.insert(node),
+            };
+        };
+        if lease != Lease::default() {
+            self.leases.insert(node, lease);
+        }
         self.ready.remove(&(priority, node));
         let demand = self.demands.remove(&node)?;
         self.ready_waits -= usize::from(demand.cpu == 0);
@@ -80,6 +100,29 @@ impl Scheduler {
         Some(node)
     }
 
+    /// What a node that was just started has leased.
+    pub(super) fn lease(&self, node: NodeIx) -> Lease {
+        self.leases.get(&node).cloned().unwrap_or_default()
+    }
+
+    /// The instances that a running node uses.
+    pub(super) fn seats(&self, node: NodeIx) -> impl Iterator<Item = (ServiceIx, usize)> + '_ {
+        let lease = self.leases.get(&node).into_iter();
+        lease.flat_map(|lease| {
+            lease.seats.iter().flat_map(|(ix, seats)| seats.iter().map(|seat| (*ix, seat.instance)))
+        })
+    }
+
+    /// No instance of this service is up any more, but for those that are used again.
+    pub(super) fn service_stopped(&mut self, service: ServiceIx) {
+        self.fleet.stopped(service);
+    }
+
+    /// An instance ended by itself.
+    pub(super) fn instance_died(&mut self, service: ServiceIx, instance: usize) {
+        self.fleet.died(service, instance);
+    }
+
     /// From now on running nodes may have `cpu` slots together, of those that there are; a first one starts whatever it demands.
     pub(super) fn allow(&mut self, cpu: u32) {
         self.allowed = Some(cpu);
@@ -88,7 +131,8 @@ impl Scheduler {
     /// Whether a node could start, or a running one would have what it demands, if more slots were allowed.
     pub(super) fn wants_cpu(&self) -> bool {
         let allowed = self.cpu();
-        allowed < self.capacity.cpu && (self.used.cpu > allowed || self.choose(self.capacity.cpu).is_some())
+        allowed < self.capacity.cpu
+            && (self.used.cpu > allowed || self.choose(self.capacity.cpu, &BTreeSet::new()).is_some())
     }
 
     /// CPU slots of what runs.
@@ -100,15 +144,15 @@ impl Scheduler {
         self.allowed.map_or(self.capacity.cpu, |allowed| allowed.min(self.capacity.cpu))
     }
 
-    /// The first that fits if there are `cpu` slots.
-    fn choose(&self, cpu: u32) -> Option<(Reverse<u64>, NodeIx)> {
+    /// The first that fits if there are `cpu` slots; none of `away`.
+    fn choose(&self, cpu: u32, away: &BTreeSet<NodeIx>) -> Option<(Reverse<u64>, NodeIx)> {
         // the usual case, with thousands of nodes ready: there is no need to look at each
         if self.used.cpu >= cpu && self.used.cpu > 0 && self.ready_waits == 0 {
             return None;
         }
         for &(priority, node) in &self.ready {
             let demand = &self.demands[&node];
-            if self.fits(demand, cpu) {
+            if !away.contains(&node) && self.fits(demand, cpu) {
                 return Some((priority, node));
             }
             // one that wants to be alone must not be starved by smaller ones behind it
@@ -144,6 +188,7 @@ impl Scheduler {
             && pools_fit
             && alone
             && left_alone
+            && self.fleet.could(&demand.wants)
     }
 
     /// A node ended.
@@ -156,6 +201,9 @@ impl Scheduler {
                 if let Some(used) = self.used.pools.get_mut(pool) {
                     *used -= n;
                 }
+            }
+            if let Some(lease) = self.leases.remove(&node) {
+                self.fleet.give(&lease);
             }
             self.ended += 1;
             self.freed = Some((node, demand));
@@ -176,6 +224,8 @@ impl Scheduler {
             format!("pool {pool}")
         } else if self.used.mem.saturating_add(freed.mem) > self.capacity.mem {
             "memory".to_owned()
+        } else if !demand.wants.is_nothing() && !freed.wants.is_nothing() {
+            "device".to_owned()
         } else if alone && self.used.cpu + freed.cpu <= self.capacity.cpu {
             "exclusive".to_owned()
         } else {
@@ -196,8 +246,11 @@ impl Scheduler {
             return false;
         };
         let demand = &self.demands[&node];
-        let plain =
-            demand.cpu == 1 && demand.mem == 0 && demand.pools.is_empty() && demand.exclusive.is_none();
+        let plain = demand.cpu == 1
+            && demand.mem == 0
+            && demand.pools.is_empty()
+            && demand.exclusive.is_none()
+            && demand.wants.is_nothing();
         let alone = self.running.values().any(|other| other.exclusive == Some(ExclusiveScope::Run));
         if !plain || alone {
             return false;
@@ -267,7 +320,7 @@ mod tests {
 
     fn scheduler(cpu: u32, pools: &[(&str, u32)]) -> Scheduler {
         let pools = pools.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
-        Scheduler::new(Capacity { cpu, mem: 100, pools })
+        Scheduler::new(Capacity { cpu, mem: 100, pools }, Fleet::default())
     }
 
     fn cpu(n: u32) -> Demand {

@@ -1,19 +1,23 @@
-//! Services of a run: started when a dependent is about to run, stopped when the last one is done.
+//! Services of a run, each perhaps in several instances: started when a dependent is about to run, stopped when the last one is done.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::fill::{Address, Running};
+use super::log_file;
+use super::machine::{leased, show_devices};
+use super::schedule::Seat;
 use super::session::Session;
 use crate::api::CancelToken;
 use crate::event::Event;
-use crate::exec::{RunningService, ServiceFailure, ServiceSpec};
+use crate::exec::{Device, RunningService, ServiceFailure, ServiceSpec};
 use crate::graph::{NodeAction, ServiceAction, ServiceIx, ServiceNode};
 use crate::model::Probe;
 
-/// Slots of all services of the graph.
-pub(super) struct Services(Vec<Mutex<Slot>>);
+/// The instances of all services of the graph, as far as they were ever asked for.
+#[derive(Default)]
+pub(super) struct Services(Mutex<HashMap<(ServiceIx, usize), Arc<Mutex<Slot>>>>);
 
 #[derive(Default)]
 enum Slot {
@@ -24,27 +28,62 @@ enum Slot {
     Failed(ServiceFailure),
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Services {
-    pub(super) fn new(count: usize) -> Self {
-        Self((0..count).map(|_| Mutex::default()).collect())
+    fn slot(&self, ix: ServiceIx, instance: usize) -> Arc<Mutex<Slot>> {
+        Arc::clone(lock(&self.0).entry((ix, instance)).or_default())
     }
 
-    /// The address of a service, which is started if it is down.
-    pub(super) fn address(
+    /// Instances that were ever asked for.
+    fn known(&self, ix: Option<ServiceIx>) -> Vec<(ServiceIx, usize)> {
+        let mut known: Vec<_> =
+            lock(&self.0).keys().copied().filter(|(of, _)| ix.is_none_or(|ix| ix == *of)).collect();
+        known.sort_unstable();
+        known
+    }
+
+    /// The addresses of leased instances; those that are down are started, all at once.
+    pub(super) fn addresses(
         &self,
         session: &Session,
         ix: ServiceIx,
+        seats: &[Seat],
+        cancel: &CancelToken,
+    ) -> Result<Vec<Address>, ServiceFailure> {
+        if let [seat] = seats {
+            return Ok(vec![self.address(session, ix, seat, cancel)?]);
+        }
+        std::thread::scope(|scope| {
+            let starts: Vec<_> =
+                seats.iter().map(|seat| scope.spawn(|| self.address(session, ix, seat, cancel))).collect();
+            let all: Vec<_> = starts
+                .into_iter()
+                .map(|start| start.join().unwrap_or_else(|_| Err(failed("the start panicked".to_owned()))))
+                .collect();
+            all.into_iter().collect()
+        })
+    }
+
+    fn address(
+        &self,
+        session: &Session,
+        ix: ServiceIx,
+        seat: &Seat,
         cancel: &CancelToken,
     ) -> Result<Address, ServiceFailure> {
-        let node = &session.project.graph.services[ix];
-        let mut slot = self.0[ix].lock().unwrap_or_else(|e| e.into_inner());
+        let name = name(session, ix, seat.instance);
+        let slot = self.slot(ix, seat.instance);
+        let mut slot = lock(&slot);
         if matches!(&*slot, Slot::Down) {
-            *slot = match start(session, node, cancel) {
+            *slot = match start(session, ix, seat, cancel) {
                 Ok(running) => Slot::Up(running),
                 Err(failure) if cancel.is_cancelled() => return Err(failure),
                 Err(failure) => {
                     session.emit(Event::ServiceStopped {
-                        service: node.id.clone(),
+                        service: name.clone(),
                         failure: Some(failure.message.clone()),
                     });
                     Slot::Failed(failure)
@@ -58,29 +97,30 @@ impl Services {
                 port: running.port(),
             }),
             Slot::Failed(failure) => Err(failure.clone()),
-            Slot::Down => Err(failed(format!("service {} is down", node.id))),
+            Slot::Down => Err(failed(format!("service {name} is down"))),
         }
     }
 
-    /// Whether a service that should be up died. Never waits, so that it may be asked often.
-    pub(super) fn is_dead(&self, ix: ServiceIx) -> bool {
-        match self.0[ix].try_lock().as_deref() {
+    /// Whether an instance that should be up died. Never waits, so that it may be asked often.
+    pub(super) fn is_dead(&self, ix: ServiceIx, instance: usize) -> bool {
+        match self.slot(ix, instance).try_lock().as_deref() {
             Ok(Slot::Up(running)) => running.failure().is_some(),
             Ok(Slot::Failed(..)) => true,
             _ => false,
         }
     }
 
-    /// What became of a service that should be up, if it died.
-    pub(super) fn death(&self, session: &Session, ix: ServiceIx) -> Option<ServiceFailure> {
-        let mut slot = self.0[ix].lock().unwrap_or_else(|e| e.into_inner());
+    /// What became of an instance that should be up, if it died.
+    pub(super) fn death(&self, session: &Session, ix: ServiceIx, instance: usize) -> Option<ServiceFailure> {
+        let slot = self.slot(ix, instance);
+        let mut slot = lock(&slot);
         let failure = match &*slot {
             Slot::Up(running) => running.failure()?,
             Slot::Failed(failure) => return Some(failure.clone()),
             Slot::Down => return None,
         };
-        let id = &session.project.graph.services[ix].id;
-        session.emit(Event::ServiceStopped { service: id.clone(), failure: Some(failure.message.clone()) });
+        let service = name(session, ix, instance);
+        session.emit(Event::ServiceStopped { service, failure: Some(failure.message.clone()) });
         let old = std::mem::replace(&mut *slot, Slot::Failed(failure.clone()));
         if let (Slot::Up(running), Ok(guard)) = (old, session.guard()) {
             running.stop(guard, &session.interrupts.kill);
@@ -88,47 +128,84 @@ impl Services {
         Some(failure)
     }
 
-    /// Stops a service if it is up.
-    pub(super) fn stop(&self, session: &Session, ix: ServiceIx) {
-        let mut slot = self.0[ix].lock().unwrap_or_else(|e| e.into_inner());
+    /// Stops an instance if it is up.
+    pub(super) fn stop_instance(&self, session: &Session, ix: ServiceIx, instance: usize) {
+        let slot = self.slot(ix, instance);
+        let mut slot = lock(&slot);
         if matches!(&*slot, Slot::Up(_))
             && let Slot::Up(running) = std::mem::take(&mut *slot)
             && let Ok(guard) = session.guard()
         {
-            let id = session.project.graph.services[ix].id.clone();
+            let service = name(session, ix, instance);
             let died = running.failure().map(|failure| failure.message);
             let stopped = running.stop(guard, &session.interrupts.kill);
             if stopped.exit.is_none() {
-                session.note(format!("service {id} could not be ended, not even by SIGKILL"));
+                session.note(format!("service {service} could not be ended, not even by SIGKILL"));
             } else if stopped.killed && !session.interrupts.kill.is_cancelled() {
                 let grace = session.project.graph.services[ix].stop;
-                session
-                    .note(format!("service {id} did not end within {grace:?} after SIGTERM and was killed"));
+                session.note(format!(
+                    "service {service} did not end within {grace:?} after SIGTERM and was killed"
+                ));
             }
-            session.emit(Event::ServiceStopped { service: id, failure: died });
+            session.emit(Event::ServiceStopped { service, failure: died });
         }
+    }
+
+    /// Stops all instances of a service.
+    pub(super) fn stop(&self, session: &Session, ix: ServiceIx) {
+        self.stop_each(session, &self.known(Some(ix)));
     }
 
     /// Stops everything.
     pub(super) fn stop_all(&self, session: &Session) {
-        for ix in 0..self.0.len() {
-            self.stop(session, ix);
+        self.stop_each(session, &self.known(None));
+    }
+
+    /// Each has its own grace: they get it at the same time.
+    fn stop_each(&self, session: &Session, instances: &[(ServiceIx, usize)]) {
+        match instances {
+            [] => {}
+            [(ix, instance)] => self.stop_instance(session, *ix, *instance),
+            several => std::thread::scope(|scope| {
+                for (ix, instance) in several {
+                    scope.spawn(|| self.stop_instance(session, *ix, *instance));
+                }
+            }),
         }
+    }
+}
+
+/// What an instance is called: the service's id, with a number where there may be several.
+pub(super) fn name(session: &Session, ix: ServiceIx, instance: usize) -> String {
+    let services = &session.project.graph.services;
+    let several = |service: &ServiceNode| service.per_gpu || service.replicas > 1;
+    let node = &services[ix];
+    match several(node) || node.beside.is_some_and(|host| several(&services[host])) {
+        true => format!("{}#{instance}", node.id),
+        false => node.id.clone(),
     }
 }
 
 fn start(
     session: &Session,
-    node: &ServiceNode,
+    ix: ServiceIx,
+    seat: &Seat,
     cancel: &CancelToken,
 ) -> Result<RunningService, ServiceFailure> {
-    session.emit(Event::ServiceStarting { service: node.id.clone() });
+    let name = name(session, ix, seat.instance);
+    let faulty = |message: String| failed(format!("service {name}: {message}"));
+    let devices = session.project.leased(&seat.devices);
+    session.emit(Event::ServiceStarting {
+        service: name.clone(),
+        devices: devices.iter().map(|device| leased(device, None)).collect(),
+    });
     let begun = Instant::now();
-    let spec = spec(session, node).map_err(|message| failed(format!("service {}: {message}", node.id)))?;
+    let node = &session.project.graph.services[ix];
+    let spec = spec(session, node, &name, devices).map_err(faulty)?;
     let guard = session.guard().map_err(|e| failed(e.to_string()))?;
     let running = RunningService::start(&spec, guard, cancel)?;
     session.emit(Event::ServiceReady {
-        service: node.id.clone(),
+        service: name,
         url: running.url().to_owned(),
         pid: running.pid(),
         seconds: begun.elapsed().as_secs_f64(),
@@ -140,21 +217,33 @@ fn failed(message: String) -> ServiceFailure {
     ServiceFailure { message, tail: Vec::new(), hints: Vec::new(), cancelled: false, missing: false }
 }
 
-fn spec(session: &Session, node: &ServiceNode) -> Result<ServiceSpec, String> {
-    let none = Running::default();
+fn spec(
+    session: &Session,
+    node: &ServiceNode,
+    name: &str,
+    devices: Vec<Device>,
+) -> Result<ServiceSpec, String> {
+    let on = |port: Option<u16>, devices: &[Device]| Running {
+        port,
+        devices: devices.to_vec(),
+        ..Running::default()
+    };
+    let none = on(None, &devices);
+    let with_port = on(Some(1), &devices);
     let mut base = session.base_env();
+    show_devices(&mut base, &devices);
     let mut late_env: Vec<(String, crate::graph::Value)> = Vec::new();
     for (name, value) in &node.env {
         late_env.push((name.clone(), value.clone()));
     }
     // a fault that does not depend on the port is found now
     for (name, value) in &late_env {
-        let with_port = Running { port: Some(1), ..Running::default() };
         value.fill(&with_port).map_err(|e| format!("variable {name}: {e}"))?;
     }
     base.retain(|(name, _)| !node.env.contains_key(name));
+    let seen = devices.clone();
     let env = move |port: u16| {
-        let running = Running { port: Some(port), ..Running::default() };
+        let running = on(Some(port), &seen);
         let mut env: HashMap<String, String> = base.iter().cloned().collect();
         for (name, value) in &late_env {
             if let Ok(value) = value.fill(&running) {
@@ -177,11 +266,10 @@ fn spec(session: &Session, node: &ServiceNode) -> Result<ServiceSpec, String> {
             (Box::new(move |_| argv.clone()), Probe::Announce)
         }
         ServiceAction::Command(action) => {
-            let with_port = Running { port: Some(1), ..Running::default() };
             with_port.argv(action)?;
             let action: NodeAction = action.clone();
             let argv = move |port: u16| {
-                let running = Running { port: Some(port), ..Running::default() };
+                let running = on(Some(port), &devices);
                 running.argv(&action).unwrap_or_default()
             };
             (Box::new(argv), node.probe.clone())
@@ -190,7 +278,7 @@ fn spec(session: &Session, node: &ServiceNode) -> Result<ServiceSpec, String> {
     let logs = session.project.store.dir().join("logs").join(&session.run);
     std::fs::create_dir_all(&logs).map_err(|e| format!("failed to create {}: {e}", logs.display()))?;
     Ok(ServiceSpec {
-        id: node.id.clone(),
+        id: name.to_owned(),
         argv,
         env: Box::new(env),
         cwd: session.project.root.clone(),
@@ -198,7 +286,7 @@ fn spec(session: &Session, node: &ServiceNode) -> Result<ServiceSpec, String> {
         probe,
         ready_timeout: node.ready_timeout,
         stop_grace: node.stop,
-        log: logs.join(format!("service-{}.log", node.id)),
+        log: logs.join(format!("service-{}.log", log_file::plain_name(name))),
         masker: Arc::clone(&session.masker),
     })
 }

@@ -100,6 +100,7 @@ impl Session {
             super::run::check_demands(&project, &options, &selection)?;
         }
         super::evaluate::check_patterns(&project, &options, &selection)?;
+        super::machine::check_leases(&project, &options, &selection)?;
         let run = new_run_id(project.store.dir());
         let project_opened = project.opened_ns;
         let scratch = scratch_root(&project)?.join(format!("{}{run}", scratch_prefix(&project)));
@@ -108,7 +109,7 @@ impl Session {
         let masker = Arc::new(Masker::new(secret_values(&project)));
         Ok(Self {
             watched: Mutex::default(),
-            services: Services::new(project.graph.services.len()),
+            services: Services::default(),
             project,
             run,
             options,

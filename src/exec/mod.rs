@@ -1,7 +1,8 @@
-//! How one attempt runs: local processes, the guard that lets nothing outlive flow, service processes. Unaware of graphs and keys.
+//! How one attempt runs: local processes, the guard that lets nothing outlive flow, service processes, devices. Unaware of graphs and keys.
 
 mod command;
 mod depfile;
+mod device;
 mod family;
 mod groups;
 mod guard;
@@ -18,6 +19,7 @@ mod strict;
 
 pub use command::{CommandJob, Exit, run_command};
 pub use depfile::{DepfileFault, parse_depfile};
+pub use device::{Denied, Device, Found, MachineLock, MachineLocks, VIRTUAL, device_env, discover, worded};
 pub use guard::{Guard, end_run_processes, guard_main};
 pub use jobserver::{JobPool, style_of_make};
 pub use launch::LaunchError;

@@ -58,6 +58,10 @@ pub(super) const OUTPUT: &[&str] = &["path", "append", "optional", "on_failure"]
 
 pub(super) const STEP_RESOURCES: &[&str] = &["cpu", "mem", "gpu", "pool", "exclusive", "jobserver"];
 
+pub(super) const SERVICE_RESOURCES: &[&str] = &["gpu"];
+
+pub(super) const GPU: &[&str] = &["count", "mem", "model"];
+
 pub(super) const RESOURCES: &[&str] = &["devices", "pools", "executors"];
 
 pub(super) const POOL: &[&str] = &["size", "scope"];

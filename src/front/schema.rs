@@ -171,11 +171,7 @@ fn step_property(stages: &[&str]) -> impl Fn(&str) -> Value {
         "implicit" | "allow_failure" | "launcher" => json!({"type": "boolean"}),
         "inputs" => map_of("input"),
         "outputs" => map_of("output"),
-        "matrix" => {
-            json!({"type": "object", "additionalProperties": {"$ref": "#/$defs/axis"}, "properties": {
-                "include": {"$ref": "#/$defs/combinations"}, "exclude": {"$ref": "#/$defs/combinations"},
-            }})
-        }
+        "matrix" => matrix(),
         "repeats" => json!({"anyOf": [{"type": "integer", "minimum": 1}, {"$ref": "#/$defs/reference"}]}),
         "env" => json!({"$ref": "#/$defs/env"}),
         "tools" => json!({"type": "array", "items": {"$ref": "#/$defs/tool"}}),
@@ -185,7 +181,7 @@ fn step_property(stages: &[&str]) -> impl Fn(&str) -> Value {
             "pool" => json!({"type": "object", "additionalProperties": {"type": "integer", "minimum": 1}}),
             "exclusive" => json!({"type": ["boolean", "string"]}),
             "jobserver" => json!({"enum": [true, false, "fifo", "pipe"]}),
-            _ => json!({}),
+            _ => gpu(),
         }),
         "retry" => object(keys::RETRY, |key| match key {
             "max" => json!({"type": "integer", "minimum": 0}),
@@ -206,7 +202,10 @@ fn service_property(simulators: &[&str]) -> impl Fn(&str) -> Value {
     let simulators = names(simulators);
     move |key| match key {
         "uses" => simulators.clone(),
-        "with" | "resources" | "matrix" => json!({"type": "object"}),
+        "with" => json!({"type": "object"}),
+        "matrix" => matrix(),
+        "resources" => object(keys::SERVICE_RESOURCES, |_| gpu()),
+        "per" => json!({"enum": ["gpu"]}),
         "run" => json!({"$ref": "#/$defs/command"}),
         "shell" => texts(),
         "env" => json!({"$ref": "#/$defs/env"}),
@@ -234,6 +233,23 @@ fn names(known: &[&str]) -> Value {
     }
 }
 
+fn matrix() -> Value {
+    json!({"type": "object", "additionalProperties": {"$ref": "#/$defs/axis"}, "properties": {
+        "include": {"$ref": "#/$defs/combinations"}, "exclude": {"$ref": "#/$defs/combinations"},
+    }})
+}
+
+fn gpu() -> Value {
+    json!({"anyOf": [
+        {"type": "integer", "minimum": 1},
+        object(keys::GPU, |key| match key {
+            "count" => json!({"type": "integer", "minimum": 1}),
+            "mem" => json!({"type": ["string", "integer"]}),
+            _ => json!({"type": "string", "minLength": 1}),
+        }),
+    ]})
+}
+
 fn axis() -> Value {
     json!({"anyOf": [
         {"type": "array"},
@@ -250,7 +266,9 @@ fn axis() -> Value {
 
 fn resources() -> Value {
     object(keys::RESOURCES, |key| match key {
-        "devices" => json!({"type": "string", "pattern": "^gpu:(auto|[0-9]+(,[0-9]+)*)$"}),
+        "devices" => {
+            json!({"type": "string", "pattern": "^gpu:(auto|([0-9]+|(GPU|MIG)-[^,]+)(,([0-9]+|(GPU|MIG)-[^,]+))*,?)$"})
+        }
         "pools" => json!({"type": "object", "additionalProperties": {"anyOf": [
             {"type": "integer", "minimum": 1},
             required(object(keys::POOL, |key| match key {

@@ -156,13 +156,8 @@ impl Expander<'_> {
                 Some(Value::Paths { input: name.clone(), list: *ctx.inputs.get(name).unwrap_or(&false) })
             }
             Reference::Output(name) => Some(Value::Text(Text(vec![Seg::Late(Late::Output(name.clone()))]))),
-            Reference::Service { id, field, .. } => {
-                let Some(service) = self.scopes.service(ctx.scope, id) else {
-                    self.fault(span, format!("unknown service '{id}'"), None);
-                    return None;
-                };
-                let id = self.scopes.services[service].id.clone();
-                let late = Late::Service { service, id, field: *field };
+            Reference::Service { id, fixed, field } => {
+                let late = self.service_reference(id, fixed, *field, ctx, span)?;
                 Some(Value::Text(Text(vec![Seg::Late(late)])))
             }
             Reference::ServicePort => Some(Value::Text(Text(vec![Seg::Late(Late::ServicePort)]))),
@@ -177,7 +172,8 @@ impl Expander<'_> {
                     None
                 }
             },
-            Reference::Device(_) | Reference::Shard(_) => {
+            Reference::Device(field) => Some(Value::Text(Text(vec![Seg::Late(Late::Device(field.clone()))]))),
+            Reference::Shard(_) => {
                 self.fault(span, format!("not yet: ${{{reference}}}"), None);
                 None
             }

@@ -2,6 +2,7 @@
 
 mod action;
 mod axes;
+mod services;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,7 +17,9 @@ use super::value::Late;
 use crate::api::Catalog;
 use crate::error::{Error, Result};
 use crate::front::circle;
-use crate::model::{Diagnostic, Expr, Policy, Reference, Sources, Span, Workflow};
+use crate::model::{Diagnostic, Expr, Policy, Reference, ServiceField, Sources, Span, Workflow};
+
+use services::ServiceTable;
 
 /// What expansion needs.
 pub struct Expansion<'a> {
@@ -33,7 +36,7 @@ pub struct Expansion<'a> {
 /// Expands a workflow to its graph, or returns every fault found.
 pub fn expand(request: &Expansion<'_>) -> Result<Graph> {
     let scopes = Scopes::new(request.workflow);
-    let expander = Expander {
+    let mut expander = Expander {
         states: RefCell::new(vec![State::Waiting; scopes.steps.len()]),
         scopes,
         sources: request.sources,
@@ -44,7 +47,9 @@ pub fn expand(request: &Expansion<'_>) -> Result<Graph> {
         faults: RefCell::default(),
         stack: RefCell::default(),
         joins: RefCell::default(),
+        services: ServiceTable::default(),
     };
+    expander.services = expander.service_table();
     for step in 0..expander.scopes.steps.len() {
         expander.step(step);
     }
@@ -132,6 +137,7 @@ pub(super) struct Expander<'a> {
     states: RefCell<Vec<State>>,
     stack: RefCell<Vec<usize>>,
     joins: RefCell<HashMap<(usize, Vec<bool>), Join>>,
+    services: ServiceTable,
 }
 
 impl Expander<'_> {
@@ -281,10 +287,13 @@ impl Expander<'_> {
             Some(policy) => policy.value.clone(),
             None => signature.as_ref().map_or(Policy::Pure, |s| s.policy.clone()),
         };
-        let mut services = BTreeSet::new();
+        let (mut services, mut whole) = (BTreeSet::new(), BTreeSet::new());
         let mut note = |late: &Late| {
-            if let Late::Service { service, .. } = late {
-                services.insert(*service);
+            if let Late::Service { services: meant, field, .. } = late {
+                services.extend(meant);
+                if *field == ServiceField::Urls {
+                    whole.extend(meant);
+                }
             }
         };
         action.for_each_late(&mut note);
@@ -316,6 +325,7 @@ impl Expander<'_> {
             },
             tools: step.tools.clone(),
             services: services.into_iter().collect(),
+            whole: whole.into_iter().collect(),
             resources: step.resources.clone(),
             retry: step.retry.clone().or_else(|| signature.and_then(|s| s.retry.clone())),
             timeout: step.timeout,

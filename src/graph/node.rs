@@ -7,7 +7,7 @@ use petgraph::graph::DiGraph;
 use serde::{Deserialize, Serialize};
 
 use super::{Fill, Identity, NodeSet, Nodes, Text, Value, shell_words};
-use crate::model::{Policy, Probe, Resources, Retry, SourceId, Span, StepResources, Tool};
+use crate::model::{GpuDemand, Policy, Probe, Resources, Retry, SourceId, Span, StepResources, Tool};
 
 /// Which node, as an index into [`Graph::nodes`].
 pub type NodeIx = usize;
@@ -76,6 +76,8 @@ pub struct Node {
     pub tools: Vec<Tool>,
     /// Services used, sorted.
     pub services: Vec<ServiceIx>,
+    /// Those of them of which every instance is used (`.urls`), sorted.
+    pub whole: Vec<ServiceIx>,
     /// What it occupies.
     pub resources: StepResources,
     /// Repetition of failed attempts.
@@ -149,6 +151,8 @@ pub enum Arg {
         /// After the path.
         after: Text,
     },
+    /// One argument for each item of a list that is known while running (`.urls`).
+    List(Value),
 }
 
 /// One part of shell text.
@@ -245,6 +249,14 @@ pub struct ServiceNode {
     pub identity_tools: Vec<Tool>,
     /// Files in its identity (paths or patterns).
     pub identity_files: Vec<String>,
+    /// Devices that an instance leases; with `per_gpu` how many instances of one device there are.
+    pub gpu: Option<GpuDemand>,
+    /// One instance per device.
+    pub per_gpu: bool,
+    /// Instances on the same devices (`per_gpu`, `beside`), or in all.
+    pub replicas: u32,
+    /// Its instances are on the devices of this service's.
+    pub beside: Option<ServiceIx>,
 }
 
 /// What a service runs.
@@ -321,6 +333,7 @@ impl Arg {
             Self::Each { before, input, after } => {
                 format!("{}${{inputs.{input}...}}{}", text(before), text(after))
             }
+            Self::List(value) => shell_words(&value.identity()).unwrap_or_default(),
         }
     }
 }
@@ -352,6 +365,7 @@ impl NodeAction {
                 for arg in args {
                     match arg {
                         Arg::One(text) => text.for_each_late(visit),
+                        Arg::List(value) => value.for_each_late(visit),
                         Arg::Each { before, after, .. } => {
                             before.for_each_late(visit);
                             after.for_each_late(visit);

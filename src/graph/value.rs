@@ -62,8 +62,8 @@ pub enum Seg {
 pub enum Late {
     /// Something of a service.
     Service {
-        /// Which.
-        service: ServiceIx,
+        /// Which; several only for `.urls`.
+        services: Vec<ServiceIx>,
         /// Its id, for the identity.
         id: String,
         /// What of it.

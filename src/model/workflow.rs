@@ -272,12 +272,25 @@ pub struct StepResources {
     pub exclusive: Option<ExclusiveScope>,
     /// The command takes the tokens of its further jobs from the pool of the run.
     pub jobserver: Option<Jobserver>,
+    /// Devices leased as long as it runs.
+    pub gpu: Option<GpuDemand>,
 }
 
 impl Default for StepResources {
     fn default() -> Self {
-        Self { cpu: 1, mem: 0, pools: BTreeMap::new(), exclusive: None, jobserver: None }
+        Self { cpu: 1, mem: 0, pools: BTreeMap::new(), exclusive: None, jobserver: None, gpu: None }
     }
+}
+
+/// Devices that a node or a service leases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuDemand {
+    /// How many, at least 1.
+    pub count: u32,
+    /// Memory that each has at least, bytes; 0 if not said.
+    pub mem: u64,
+    /// Part of the model's name, whatever its case; `None`: any.
+    pub model: Option<String>,
 }
 
 /// How a command is told of the pool of job tokens.
@@ -321,6 +334,16 @@ pub struct Service {
     pub identity_tools: Vec<Tool>,
     /// Patterns of files whose content is part of its identity.
     pub identity_files: Vec<Expr>,
+    /// One service per combination.
+    pub matrix: Matrix,
+    /// Devices that an instance leases as long as it lives; with `per_gpu` how many instances there are.
+    pub gpu: Option<GpuDemand>,
+    /// One instance per device.
+    pub per_gpu: bool,
+    /// Instances on the same devices (`per_gpu`), or in all.
+    pub replicas: u32,
+    /// Its instances are on the devices of this service's.
+    pub with_service: Option<Declared<String>>,
 }
 
 /// What a service runs.

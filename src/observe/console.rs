@@ -169,8 +169,10 @@ impl Observer for Console {
                 let bad = matches!(report.verdict, Determinism::Differs | Determinism::Failed);
                 self.say(bad || self.node_lines, || lines::determinism(report));
             }
-            Event::ServiceStarting { service } => {
-                self.say(self.verbose(), || lines::kind("starting", dim, &format!("service {service}")));
+            Event::ServiceStarting { service, devices } => {
+                self.say(self.verbose(), || {
+                    lines::kind("starting", dim, &format!("service {service}{}", lines::on(devices)))
+                });
             }
             Event::ServiceReady { service, url, seconds, .. } => {
                 let up = lines::seconds(*seconds);

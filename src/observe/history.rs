@@ -129,7 +129,7 @@ pub fn show_json(record: &Record, all: bool) -> Value {
         .map(|service| {
             json!({
                 "id": service.id, "url": service.url, "pid": service.pid,
-                "seconds": service.seconds.map(millis), "failure": service.failure,
+                "seconds": service.seconds.map(millis), "failure": service.failure, "devices": service.devices,
             })
         })
         .collect();
@@ -140,6 +140,9 @@ pub fn show_json(record: &Record, all: bool) -> Value {
             node["hints"] = report.hints.iter().map(String::as_str).collect();
             node["tail"] = report.tail.iter().map(String::as_str).collect();
             node["log"] = report.log.as_deref().into();
+        }
+        if !report.lease.is_empty() {
+            node["lease"] = json!(report.lease);
         }
         if !report.record.is_empty() {
             node["record"] = report.record.clone().into();

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use anstream::adapter::strip_str;
 use anstyle::{AnsiColor, Style};
 
-use crate::event::{Determinism, DeterminismReport, NodeReport};
+use crate::event::{Determinism, DeterminismReport, LeasedDevice, NodeReport};
 use crate::model::Outcome;
 
 /// Width of the first column: the longest usual outcome.
@@ -79,6 +79,12 @@ pub(super) fn node(report: &NodeReport) -> String {
     }
     parts.extend(report.device.as_ref().map(|device| format!("on {device}")));
     kind(report.outcome.as_str(), style(report.outcome), &parts.join("  "))
+}
+
+/// `  on gpu:0,1`; empty without devices.
+pub(super) fn on(devices: &[LeasedDevice]) -> String {
+    let names: Vec<String> = devices.iter().map(|device| device.index.to_string()).collect();
+    if names.is_empty() { String::new() } else { format!("  on gpu:{}", names.join(",")) }
 }
 
 /// A failed node in full: its line, the rest of the message, the last log lines, where the log is, what to try.
@@ -188,6 +194,7 @@ pub(super) fn report(id: &str, outcome: Outcome) -> NodeReport {
         allowed: false,
         adopted: false,
         device: None,
+        lease: Vec::new(),
         error: None,
         hints: Vec::new(),
         tail: Vec::new(),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Observer;
 use super::printer::lock;
 use super::timeline::Timeline;
-use crate::event::{Determinism, DeterminismReport, Event, NodeReport, Stamped};
+use crate::event::{Determinism, DeterminismReport, Event, LeasedDevice, NodeReport, Stamped};
 use crate::model::Outcome;
 use crate::{Error, Result};
 
@@ -72,6 +72,8 @@ pub struct ServiceRecord {
     pub stopped: bool,
     /// Why it ended, if nobody asked for it.
     pub failure: Option<String>,
+    /// Devices that it leased.
+    pub devices: Vec<LeasedDevice>,
 }
 
 impl Record {
@@ -144,8 +146,12 @@ impl Record {
             }
             Event::AllFresh { nodes } => self.unlisted_fresh += nodes,
             Event::DeterminismChecked(report) => self.determinism.push(report.clone()),
-            Event::ServiceStarting { service } => {
-                self.services.push(ServiceRecord { id: service.clone(), ..Default::default() });
+            Event::ServiceStarting { service, devices } => {
+                self.services.push(ServiceRecord {
+                    id: service.clone(),
+                    devices: devices.clone(),
+                    ..Default::default()
+                });
             }
             Event::ServiceReady { service, url, pid, seconds } => {
                 let entry = self.service(service);
@@ -352,7 +358,7 @@ pub(super) mod tests {
             },
             Event::Planned { nodes: 4, plan_digest: "b3:aa".into() },
             Event::NodeFinished(fresh),
-            Event::ServiceStarting { service: "dashboard".into() },
+            Event::ServiceStarting { service: "dashboard".into(), devices: Vec::new() },
             Event::ServiceReady {
                 service: "dashboard".into(),
                 url: "http://127.0.0.1:1".into(),
@@ -429,9 +435,9 @@ pub(super) mod tests {
     fn a_service_started_again_is_a_second_instance() {
         let mut record = Record::default();
         for event in [
-            Event::ServiceStarting { service: "s".into() },
+            Event::ServiceStarting { service: "s".into(), devices: Vec::new() },
             Event::ServiceStopped { service: "s".into(), failure: None },
-            Event::ServiceStarting { service: "s".into() },
+            Event::ServiceStarting { service: "s".into(), devices: Vec::new() },
             Event::ServiceStopped { service: "s".into(), failure: Some("died".into()) },
         ] {
             record.apply(&Stamped { t: 0.0, event });

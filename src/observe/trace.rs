@@ -153,7 +153,7 @@ impl State {
             }
             Event::NodeRetrying { node, message, .. } => self.close(node, *t, "retried", Some(message)),
             Event::NodeFinished(report) => self.finished(report, *t),
-            Event::ServiceStarting { service } => {
+            Event::ServiceStarting { service, .. } => {
                 self.tracks += 1;
                 self.name_track(self.tracks, &format!("service {service}"));
                 let found = Service { track: self.tracks, since: *t, ready: None };

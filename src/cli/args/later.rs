@@ -15,10 +15,6 @@ pub(super) fn not_yet(what: &str) -> Error {
 /// Options of `run` and `plan` that are planned.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct LaterOptions {
-    #[arg(long, hide = true, value_name = "SPEC")]
-    devices: Option<OsString>,
-    #[arg(long, hide = true, value_name = "FILE")]
-    hardware: Option<OsString>,
     #[arg(long, hide = true, value_name = "URL")]
     cache_from: Option<OsString>,
     #[arg(long, hide = true, value_name = "URL")]
@@ -39,8 +35,6 @@ impl LaterOptions {
     /// The first of them that was given.
     pub(super) fn given(&self) -> Option<&'static str> {
         [
-            (self.devices.is_some(), "--devices"),
-            (self.hardware.is_some(), "--hardware"),
             (self.cache_from.is_some(), "--cache-from"),
             (self.cache_to.is_some(), "--cache-to"),
             (self.part.is_some(), "--part"),

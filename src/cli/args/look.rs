@@ -48,6 +48,21 @@ pub struct WhyArgs {
     pub path: PathBuf,
 }
 
+/// `flow devices`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  flow devices
+  flow devices --json > node7.json      # there; here: flow run FILE --hardware node7.json")]
+pub struct DevicesArgs {
+    /// Which ones, as in `flow run` [default: gpu:auto].
+    #[arg(long, value_name = "SPEC")]
+    pub devices: Option<String>,
+    /// Print JSON: the hardware that measurements depend on.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `flow ls`
 #[derive(Args, Clone, Debug)]
 pub struct LsArgs {

@@ -19,7 +19,9 @@ pub use cache::{CacheArgs, CacheWhat, GcArgs};
 pub use later::LaterArgs;
 pub use load::{ArrivalKind, LoadArgs};
 pub use log::{LogArgs, LogWhat};
-pub use look::{CompletionsArgs, GraphArgs, GraphFormat, KeyArgs, LsArgs, NodeArgs, StagesArgs, WhyArgs};
+pub use look::{
+    CompletionsArgs, DevicesArgs, GraphArgs, GraphFormat, KeyArgs, LsArgs, NodeArgs, StagesArgs, WhyArgs,
+};
 pub use run::{
     CleanArgs, ExecArgs, GuardArgs, PlanArgs, Progress, RunArgs, SimArgs, StrictArgs, UpArgs, WatchArgs,
 };
@@ -148,6 +150,8 @@ pub enum Command {
     Up(UpArgs),
     /// Run a command in a node's environment.
     Exec(ExecArgs),
+    /// What there is to lease.
+    Devices(DevicesArgs),
     /// Completion script for a shell.
     Completions(CompletionsArgs),
     /// Ends what a dead run left behind.
@@ -162,9 +166,6 @@ pub enum Command {
     #[doc(hidden)]
     #[command(hide = true)]
     Report(LaterArgs),
-    #[doc(hidden)]
-    #[command(hide = true)]
-    Devices(LaterArgs),
     #[doc(hidden)]
     #[command(hide = true)]
     Init(LaterArgs),
@@ -190,7 +191,6 @@ impl Cli {
             Command::Plan(plan) => plan.select.later.given(),
             Command::Cache(cache) => cache.what.later(),
             Command::Report(_) => Some("flow report"),
-            Command::Devices(_) => Some("flow devices"),
             Command::Init(_) => Some("flow init"),
             _ => None,
         };
@@ -296,17 +296,15 @@ mod tests {
     #[test]
     fn what_is_planned_is_refused_by_name() {
         for (line, message) in [
-            (&["run", "f", "--devices", "gpu:8"][..], "not yet: --devices"),
-            (&["plan", "f", "--part", "1/2"], "not yet: --part"),
+            (&["plan", "f", "--part", "1/2"][..], "not yet: --part"),
             (&["report", "last", "--help"], "not yet: flow report"),
-            (&["devices", "--json"], "not yet: flow devices"),
             (&["cache", "push", "s3://x"], "not yet: flow cache push"),
         ] {
             let error = parse(line).unwrap().refuse_later().unwrap_err();
             assert_eq!((error.message.as_str(), error.kind.exit_code()), (message, 2));
         }
         let help = command().render_long_help().to_string();
-        assert!(!help.contains("__guard") && !help.contains("devices"), "{help}");
+        assert!(!help.contains("__guard") && !help.contains("flow init"), "{help}");
     }
 
     #[test]

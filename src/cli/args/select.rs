@@ -23,6 +23,14 @@ pub struct FileArgs {
     /// Parameters from a JSON file; `--set` wins over it. Repeatable, the last one wins.
     #[arg(long, value_name = "FILE")]
     pub params: Vec<PathBuf>,
+    /// Devices that may be leased: `gpu:auto`, `gpu:0,2,3` of the machine, `gpu:8` for eight virtual ones [default: what the
+    /// workflow says, else gpu:auto].
+    #[arg(long, value_name = "SPEC")]
+    pub devices: Option<String>,
+    /// The hardware that measurements are asked for, as `flow devices --json` printed it there: none is made, those that are
+    /// missing fail.
+    #[arg(long, value_name = "FILE")]
+    pub hardware: Option<PathBuf>,
 }
 
 /// Options that `run` and `plan` have in common.

@@ -3,6 +3,7 @@
 pub(super) mod cache;
 pub(super) mod check;
 pub(super) mod clean;
+pub(super) mod devices;
 pub(super) mod exec;
 pub(super) mod explain;
 pub(super) mod graph;

@@ -69,6 +69,7 @@ pub(super) fn run_options(app: &App, args: &RunArgs) -> RunOptions {
 pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     let mut options = run_options(app, args);
     let interrupts = signals::listen()?;
+    let machine = App::machine(&args.select.workflow)?;
     let place = certificate(app, args, &options);
     options.certificate = place.clone().map(|place| (place, args.select.workflow.params.clone()));
     if let Some(place) = place.filter(|place| place.is_file())
@@ -79,6 +80,7 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
             Check::Changed(changed) => {
                 let catalog = crate::stage::catalog();
                 if let Some(project) = engine::resume(*changed, &app.root, &app.cache(), catalog)? {
+                    let project = project.on(App::machine(&args.select.workflow)?);
                     let ended = told(app, args, options.clone(), project, lock, interrupts.clone())?;
                     if let Some(code) = ended {
                         return Ok(code);
@@ -91,7 +93,7 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     // faults of the file are said before anything is waited for
     let (loaded, catalog) = app.load(&args.select.workflow)?;
     let lock = lock(app, args.no_wait, &interrupts)?;
-    let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?;
+    let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?.on(machine);
     let ended = told(app, args, options, project, lock, interrupts)?;
     ended.ok_or_else(|| Error::bug("a run of the whole workflow was incomplete"))
 }

@@ -198,7 +198,8 @@ impl Watch<'_> {
     }
 
     fn open(&self, loaded: Loaded, catalog: &Catalog) -> Result<Project> {
-        Project::with_loaded(loaded, &self.app.root, Some(&self.app.cache()), catalog)
+        let machine = App::machine(&self.args.run.select.workflow)?;
+        Ok(Project::with_loaded(loaded, &self.app.root, Some(&self.app.cache()), catalog)?.on(machine))
     }
 
     /// A fault of the workflow is shown, and waited for to be mended; anything else that keeps the first run from beginning is an error.

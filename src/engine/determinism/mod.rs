@@ -14,6 +14,7 @@ use super::attempt::{Failure, Given, Job};
 use super::command::makes_in_place;
 use super::evaluate::{Keyed, means};
 use super::facts::FactFinder;
+use super::machine::wants;
 use super::run::{capacity, demand};
 use super::schedule::Scheduler;
 use super::scratch::Scratch;
@@ -63,7 +64,17 @@ pub(super) fn exempt(node: &Node) -> Option<String> {
 /// Checks all subjects, as many at once as the run may; `None` if all that were compared are the same.
 pub(super) fn check(session: &Session, finder: &FactFinder, subjects: Vec<Subject>) -> Option<Kind> {
     let graph = &session.project.graph;
-    let mut scheduler = Scheduler::new(capacity(&session.project, &session.options));
+    // what is up and unused may have devices
+    session.services.stop_all(session);
+    let wanted = subjects.iter().map(|subject| wants(&graph.nodes[subject.ix]));
+    let fleet = match session.project.fleet(wanted, &session.sink) {
+        Ok(fleet) => fleet,
+        Err(error) => {
+            session.note(format!("determinism: {}", error.message));
+            return Some(error.kind);
+        }
+    };
+    let mut scheduler = Scheduler::new(capacity(&session.project, &session.options), fleet);
     let mut waiting = HashMap::new();
     let mut reports: Vec<(NodeIx, DeterminismReport)> = Vec::new();
     for subject in subjects {
@@ -93,7 +104,8 @@ pub(super) fn check(session: &Session, finder: &FactFinder, subjects: Vec<Subjec
                 scheduler.drain();
             }
             while let Some(ix) = scheduler.next() {
-                let Some(subject) = waiting.remove(&ix) else { continue };
+                let Some(mut subject) = waiting.remove(&ix) else { continue };
+                subject.given.lease = scheduler.lease(ix);
                 let (sender, token) = (sender.clone(), &token);
                 scope.spawn(move || {
                     let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -27,7 +27,8 @@ impl<'s> Job<'s> {
         crate::engine::session::check_secrets(&session.project, node)?;
         let changed = |path: String| Failure::new(format!("its input {path} changed meanwhile"));
         let before = self.look(keyed)?.map_err(changed)?;
-        let mut running = Running { inputs: self.files(keyed, scratch)?, ..Running::default() };
+        let devices = self.devices();
+        let mut running = Running { inputs: self.files(keyed, scratch)?, devices, ..Running::default() };
         let places = self.places(scratch)?;
         let depfile = Depfile::place(session, node, &places, scratch)?;
         for (output, place) in node.outputs.iter().zip(&places) {

@@ -90,7 +90,8 @@ impl Coordinator<'_> {
             && resources.mem == 0
             && resources.pools.is_empty()
             && resources.exclusive.is_none()
-            && resources.jobserver.is_none();
+            && resources.jobserver.is_none()
+            && resources.gpu.is_none();
         let runs = self.tasks.get(&ix).is_some_and(|task| matches!(task, Task::Run { .. }));
         runs && plain && !waits && node.retry.is_none() && node.services.is_empty()
     }

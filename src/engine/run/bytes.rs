@@ -112,6 +112,7 @@ impl<'s> Coordinator<'s> {
         // those that were only waiting for the key go on; those that need the bytes are skipped when evaluated
         for service in self.release(ix) {
             self.session.services.stop(self.session, service);
+            self.scheduler.service_stopped(service);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::Coordinator;
 use crate::engine::attempt::Task;
 use crate::engine::command;
+use crate::engine::machine::wants;
 use crate::engine::options::RunOptions;
 use crate::engine::project::Project;
 use crate::engine::schedule::{Capacity, Demand};
@@ -31,6 +32,7 @@ pub(in crate::engine) fn demand(node: &Node) -> Demand {
         mem: node.resources.mem,
         pools: node.resources.pools.clone(),
         exclusive: node.resources.exclusive.clone(),
+        wants: wants(node),
         ..Demand::default()
     }
 }

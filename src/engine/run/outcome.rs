@@ -3,7 +3,7 @@
 use super::Coordinator;
 use crate::engine::attempt::{End, Failure, Finished};
 use crate::error::Kind;
-use crate::event::{Event, NodeReport};
+use crate::event::{Event, LeasedDevice, NodeReport};
 use crate::graph::{NodeIx, ServiceIx};
 use crate::key::Reason;
 use crate::model::{Artifact, Outcome};
@@ -17,7 +17,11 @@ impl<'s> Coordinator<'s> {
         's: 'scope,
     {
         let ix = finished.node;
+        let dead = self.dead_instances(ix);
         self.scheduler.finish(ix);
+        for (service, instance) in dead {
+            self.scheduler.instance_died(service, instance);
+        }
         self.running.remove(&ix);
         let has_pool = |ix: NodeIx| self.node(ix).resources.jobserver.is_some();
         if has_pool(ix) && !self.running.keys().any(|other| has_pool(*other)) {
@@ -193,7 +197,8 @@ impl<'s> Coordinator<'s> {
             stale: slot.stale,
             allowed: false,
             adopted: false,
-            device: None,
+            device: indices(&slot.lease),
+            lease: slot.lease.clone(),
             error: None,
             hints: Vec::new(),
             tail: Vec::new(),
@@ -216,7 +221,12 @@ impl<'s> Coordinator<'s> {
     {
         for service in self.release(ix) {
             let session = self.session;
-            scope.spawn(move || session.services.stop(session, service));
+            let stopped = self.stopped.0.clone();
+            scope.spawn(move || {
+                session.services.stop(session, service);
+                // the receiver is gone only if the run is over
+                let _ = stopped.send(service);
+            });
         }
     }
 
@@ -299,4 +309,13 @@ impl<'s> Coordinator<'s> {
             self.failure = Some(if terminated { Kind::Terminated } else { Kind::Interrupted });
         }
     }
+}
+
+/// `gpu:0,1`; `None` if there are none.
+fn indices(lease: &[LeasedDevice]) -> Option<String> {
+    let mut indices: Vec<u32> = lease.iter().map(|device| device.index).collect();
+    indices.sort_unstable();
+    indices.dedup();
+    let names: Vec<String> = indices.iter().map(u32::to_string).collect();
+    (!names.is_empty()).then(|| format!("gpu:{}", names.join(",")))
 }

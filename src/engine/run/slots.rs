@@ -6,7 +6,7 @@ use std::ops::{Index, IndexMut};
 use super::timing::Times;
 use crate::base::digest::Digest;
 use crate::engine::facts::Outputs;
-use crate::event::NodeReport;
+use crate::event::{LeasedDevice, NodeReport};
 use crate::graph::NodeIx;
 use crate::model::{Artifact, Outcome};
 
@@ -32,6 +32,8 @@ pub(super) struct Slot {
     /// Its dependents and services know that it is done.
     pub(super) released: bool,
     pub(super) times: Times,
+    /// Devices that it had when it last ran.
+    pub(super) lease: Vec<LeasedDevice>,
     /// Runs every time and did not now (`--frozen`).
     pub(super) passed_over: bool,
 }

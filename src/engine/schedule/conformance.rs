@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{Capacity, Demand, Scheduler};
+use super::{Capacity, Demand, Fleet, Scheduler, Wants};
 use crate::model::ExclusiveScope;
 
 /// One node of a random graph.
@@ -56,6 +56,7 @@ fn demand() -> impl Strategy<Value = Demand> {
                 pools: pools.collect(),
                 exclusive,
                 waits,
+                wants: Wants::default(),
                 since: 0,
             }
         },
@@ -104,7 +105,7 @@ fn play(case: &Case) -> Vec<State> {
         let after = (node + 1..count).filter(|other| needs(*other).any(|need| need == node));
         priority[node] = case.jobs[node].time + after.map(|other| priority[other]).max().unwrap_or(0);
     }
-    let mut scheduler = Scheduler::new(case.capacity.clone());
+    let mut scheduler = Scheduler::new(case.capacity.clone(), Fleet::default());
     let mut state = vec![State::Waiting; count];
     let mut again: Vec<bool> = case.jobs.iter().map(|job| job.again).collect();
     let mut ends: BTreeSet<(u64, usize)> = BTreeSet::new();

@@ -6,8 +6,8 @@ mod shell;
 
 use crate::base::suggest;
 use crate::model::{
-    Action, AxisValues, Command, ExclusiveScope, Expr, ExprKind, Param, ParamScope, Reference, Resources,
-    Service, ServiceAction, Span, Step, Template, Workflow,
+    Action, AxisValues, Command, Declared, ExclusiveScope, Expr, ExprKind, Matrix, Param, ParamScope,
+    Reference, Resources, Service, ServiceAction, Span, Step, Template, Workflow,
 };
 
 pub(crate) use self::cycle::circle;
@@ -109,7 +109,7 @@ struct At<'a> {
     scope: &'a Scope<'a>,
     place: Place,
     step: Option<&'a Step>,
-    service: Option<&'a str>,
+    service: Option<&'a Service>,
 }
 
 impl Checker<'_> {
@@ -182,7 +182,7 @@ impl Checker<'_> {
     }
 
     fn service(&mut self, scope: &Scope<'_>, service: &Service) {
-        let at = At { scope, place: Place::Service, step: None, service: Some(&service.id) };
+        let at = At { scope, place: Place::Service, step: None, service: Some(service) };
         match &service.action {
             ServiceAction::Uses { with, .. } => with.values().for_each(|value| self.expr(at, value)),
             ServiceAction::Run(command) => self.command(at, command),
@@ -190,6 +190,52 @@ impl Checker<'_> {
         service.env.values().for_each(|value| self.expr(at, value));
         let files = At { place: Place::IdentityFiles, ..at };
         service.identity_files.iter().for_each(|file| self.expr(files, file));
+        self.matrix(at, &service.matrix);
+        if let Some(other) = &service.with_service {
+            self.beside(scope, service, other);
+        }
+    }
+
+    /// What `with_service` names.
+    fn beside(&mut self, scope: &Scope<'_>, service: &Service, other: &Declared<String>) {
+        let services = &scope.workflow.services;
+        let (message, hint) = match services.get(&other.value) {
+            None => {
+                let hint = suggest::hint(&other.value, services.keys().map(String::as_str));
+                (format!("unknown service '{}'", other.value), hint)
+            }
+            Some(_) if other.value == service.id => {
+                (format!("service '{}' is beside itself", service.id), None)
+            }
+            Some(found) if found.with_service.is_some() => {
+                let hint = "name the service that has the devices".to_owned();
+                (format!("service '{}' is itself on the devices of another", found.id), Some(hint))
+            }
+            Some(found) if !found.per_gpu && found.gpu.is_none() => {
+                let hint = "give that one \"per\": \"gpu\" or \"resources\": {\"gpu\": 1}".to_owned();
+                (format!("service '{}' has no devices", found.id), Some(hint))
+            }
+            Some(_) => return,
+        };
+        self.report.fault(other.span, message, hint);
+    }
+
+    fn matrix(&mut self, at: At<'_>, matrix: &Matrix) {
+        for axis in matrix.axes.values() {
+            match &axis.values {
+                AxisValues::List(values) => self.expr(At { place: Place::Matrix, ..at }, values),
+                AxisValues::Glob(pattern) if at.service.is_some() => {
+                    let hint = "write the values out, or take them from a param".to_owned();
+                    let message = "an axis of a service takes no files";
+                    self.report.fault(pattern.span.or(axis.span), message, Some(hint));
+                }
+                AxisValues::Glob(pattern) => self.expr(At { place: Place::Glob, ..at }, pattern),
+                AxisValues::Ladder(_) => {}
+            }
+        }
+        for entries in matrix.include.iter().chain(&matrix.exclude) {
+            self.expr(At { place: Place::Matrix, ..at }, entries);
+        }
     }
 
     fn step(&mut self, scope: &Scope<'_>, step: &Step) {
@@ -209,16 +255,7 @@ impl Checker<'_> {
         for output in step.outputs.values() {
             self.expr(At { place: Place::Outputs, ..at }, &output.path);
         }
-        for axis in step.matrix.axes.values() {
-            match &axis.values {
-                AxisValues::List(values) => self.expr(At { place: Place::Matrix, ..at }, values),
-                AxisValues::Glob(pattern) => self.expr(At { place: Place::Glob, ..at }, pattern),
-                AxisValues::Ladder(_) => {}
-            }
-        }
-        for entries in step.matrix.include.iter().chain(&step.matrix.exclude) {
-            self.expr(At { place: Place::Matrix, ..at }, entries);
-        }
+        self.matrix(at, &step.matrix);
         for need in &step.needs {
             if need.value == step.id {
                 self.report.fault(need.span, "a step cannot need itself", None);
@@ -311,7 +348,7 @@ impl Checker<'_> {
                 Ok(()) if !at.place.takes_steps() => self.step_refused(at.place, span, reference, None),
                 Ok(()) => {}
             },
-            Reference::Service { id, fixed, .. } => self.service_ref(at, id, !fixed.is_empty(), span),
+            Reference::Service { id, fixed, .. } => self.service_ref(at, id, fixed, span),
             Reference::ServicePort if at.service.is_none() => {
                 let hint = "elsewhere write services.ID.port".to_owned();
                 self.report.fault(span, "service.port is known only in a service", Some(hint));
@@ -325,7 +362,22 @@ impl Checker<'_> {
                 let known = at.step.filter(|_| here).map(|step| step.outputs.keys());
                 self.port(span, "output", name, known);
             }
-            Reference::Device(_) | Reference::Shard(_) => {
+            Reference::Device(_) => {
+                let leases = match (at.step, at.service) {
+                    (Some(step), _) => step.resources.gpu.is_some(),
+                    (_, Some(service)) => {
+                        service.per_gpu || service.gpu.is_some() || service.with_service.is_some()
+                    }
+                    // where a param or the variables of all steps are declared nobody knows yet
+                    _ => true,
+                };
+                if !leases {
+                    let hint = "add \"resources\": {\"gpu\": 1}".to_owned();
+                    let message = format!("${{{reference}}} is known only where a device is leased");
+                    self.report.fault(span, message, Some(hint));
+                }
+            }
+            Reference::Shard(_) => {
                 let what = format!("${{{reference}}}");
                 let hint = "this is part of the format, and of a later version of flow".to_owned();
                 self.report.fault(span, format!("not yet: {what}"), Some(hint));
@@ -366,34 +418,51 @@ impl Checker<'_> {
     }
 
     fn axis(&mut self, at: At<'_>, axis: &str, span: Option<Span>) {
-        let Some(step) = at.step.filter(|_| at.place.in_step()) else {
-            let message = format!("matrix.{axis} is not known in {}", at.place.name());
-            let hint = "it is known in the step that declares the axis".to_owned();
-            return self.report.fault(span, message, Some(hint));
+        let (what, id, matrix, repeats) = match (at.step.filter(|_| at.place.in_step()), at.service) {
+            (Some(step), _) => ("step", &step.id, &step.matrix, step.repeats.is_some()),
+            (None, Some(service)) if at.place != Place::Matrix => {
+                ("service", &service.id, &service.matrix, false)
+            }
+            _ => {
+                let message = format!("matrix.{axis} is not known in {}", at.place.name());
+                let hint = "it is known in the step that declares the axis".to_owned();
+                return self.report.fault(span, message, Some(hint));
+            }
         };
-        let Some(known) = scope::variables(step, at.scope.chain) else { return };
+        let Some(mut known) = scope::variables(matrix, at.scope.chain) else { return };
+        known.extend(repeats.then(|| "repeat".to_owned()));
         if !known.iter().any(|name| name == axis) {
             let hint = match known.is_empty() {
-                true => Some(format!("step '{}' has no matrix", step.id)),
+                true => Some(format!("{what} '{id}' has no matrix")),
                 false => suggest::hint(axis, known.iter().map(String::as_str)),
             };
             self.report.fault(span, format!("unknown axis '{axis}'"), hint);
         }
     }
 
-    fn service_ref(&mut self, at: At<'_>, id: &str, fixed: bool, span: Option<Span>) {
+    fn service_ref(&mut self, at: At<'_>, id: &str, fixed: &[(String, String)], span: Option<Span>) {
         let services = &at.scope.workflow.services;
-        if !services.contains_key(id) {
+        let Some(service) = services.get(id) else {
             let hint = match services.is_empty() {
                 true => Some("this file declares no services".to_owned()),
                 false => suggest::hint(id, services.keys().map(String::as_str)),
             };
-            self.report.fault(span, format!("unknown service '{id}'"), hint);
-        } else if at.service == Some(id) {
+            return self.report.fault(span, format!("unknown service '{id}'"), hint);
+        };
+        if at.service.is_some_and(|own| own.id == id) {
             let hint = "its own port is ${service.port}".to_owned();
-            self.report.fault(span, format!("service '{id}' refers to itself"), Some(hint));
-        } else if fixed {
-            self.report.fault(span, format!("service '{id}' has no axes"), None);
+            return self.report.fault(span, format!("service '{id}' refers to itself"), Some(hint));
+        }
+        let Some(known) = scope::axes(&service.matrix, at.scope.chain) else { return };
+        if let Some((axis, _)) = fixed.iter().find(|(axis, _)| !known.contains(axis)) {
+            let (message, hint) = match known.is_empty() {
+                true => (format!("service '{id}' has no axes"), None),
+                false => (
+                    format!("service '{id}' has no axis '{axis}'"),
+                    suggest::hint(axis, known.iter().map(String::as_str)),
+                ),
+            };
+            self.report.fault(span, message, hint);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is known at a place: params, axes, steps and their outputs. Unaware of which references a place allows.
 
 use crate::base::suggest;
-use crate::model::{Declared, ExprKind, Step, StepRef, Workflow};
+use crate::model::{Declared, ExprKind, Matrix, Step, StepRef, Workflow};
 
 use super::super::params::Chain;
 
@@ -70,7 +70,8 @@ impl<'a> Scope<'a> {
             };
             return Err((message, hint));
         }
-        let Some(axes) = axes(step, self.chain) else { return Ok(()) };
+        let Some(mut axes) = axes(&step.matrix, self.chain) else { return Ok(()) };
+        axes.extend(step.repeats.iter().map(|_| "repeat".to_owned()));
         match reference.fixed.iter().find(|(axis, _)| !axes.contains(axis)) {
             None => Ok(()),
             Some((axis, _)) => {
@@ -113,31 +114,26 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Axes of a step; `None` if they are not known before running.
-pub(super) fn axes(step: &Step, chain: Chain<'_>) -> Option<Vec<String>> {
-    let mut axes: Vec<String> = step.matrix.axes.keys().cloned().collect();
-    if axes.is_empty() {
-        axes = included(step, chain)?;
-    }
-    axes.extend(step.repeats.iter().map(|_| "repeat".to_owned()));
-    Some(axes)
+/// Axes of a matrix; `None` if they are not known before running.
+pub(super) fn axes(matrix: &Matrix, chain: Chain<'_>) -> Option<Vec<String>> {
+    let axes: Vec<String> = matrix.axes.keys().cloned().collect();
+    if axes.is_empty() { included(matrix, chain) } else { Some(axes) }
 }
 
-/// All that `${matrix.X}` may name in a step: axes and added variables; `None` if they are not known before running.
-pub(super) fn variables(step: &Step, chain: Chain<'_>) -> Option<Vec<String>> {
-    let mut names: Vec<String> = step.matrix.axes.keys().cloned().collect();
-    for name in included(step, chain)? {
+/// All that `${matrix.X}` may name of a matrix: axes and added variables; `None` if they are not known before running.
+pub(super) fn variables(matrix: &Matrix, chain: Chain<'_>) -> Option<Vec<String>> {
+    let mut names: Vec<String> = matrix.axes.keys().cloned().collect();
+    for name in included(matrix, chain)? {
         if !names.contains(&name) {
             names.push(name);
         }
     }
-    names.extend(step.repeats.iter().map(|_| "repeat".to_owned()));
     Some(names)
 }
 
 /// The keys of the entries of `matrix.include`.
-fn included(step: &Step, chain: Chain<'_>) -> Option<Vec<String>> {
-    let Some(include) = &step.matrix.include else { return Some(Vec::new()) };
+fn included(matrix: &Matrix, chain: Chain<'_>) -> Option<Vec<String>> {
+    let Some(include) = &matrix.include else { return Some(Vec::new()) };
     let (chain, include) = chain.resolve(include)?;
     let ExprKind::List(items) = &include.kind else { return None };
     let mut names = Vec::new();

@@ -1,8 +1,10 @@
-//! `resources` of a step and of a workflow. Unaware of leases.
+//! `resources` of a step, of a service and of a workflow. Unaware of leases.
 
 use std::collections::BTreeMap;
 
-use crate::model::{ExclusiveScope, Include, Jobserver, Pool, Resources, Span, StepResources};
+use crate::model::{
+    DeviceSpec, ExclusiveScope, GpuDemand, Include, Jobserver, Pool, Resources, Span, StepResources,
+};
 
 use super::super::keys;
 use super::super::node::{Kind, Node};
@@ -22,9 +24,7 @@ pub(in crate::front) fn step_resources(report: &mut Report, node: &Node) -> Step
     if let Some(mem) = node.get("mem").and_then(|mem| field::bytes(report, mem)) {
         resources.mem = mem;
     }
-    if let Some(gpu) = node.entry("gpu") {
-        report.not_yet(gpu.span, "GPU leases");
-    }
+    resources.gpu = node.get("gpu").and_then(|gpu| self::gpu(report, gpu));
     for pool in node.get("pool").and_then(|pool| field::map(report, pool)).unwrap_or(&[]) {
         field::id(report, pool, "a pool");
         if let Some(slots) = field::count(report, &pool.value, 1) {
@@ -53,6 +53,32 @@ pub(in crate::front) fn step_resources(report: &mut Report, node: &Node) -> Step
     resources
 }
 
+/// `resources` of a service: what it leases as long as it lives.
+pub(in crate::front) fn service_resources(report: &mut Report, node: &Node) -> Option<GpuDemand> {
+    field::map(report, node)?;
+    field::known(report, node, keys::SERVICE_RESOURCES, "'resources' of a service");
+    node.get("gpu").and_then(|gpu| self::gpu(report, gpu))
+}
+
+/// `gpu`: how many, or what they have to be like.
+fn gpu(report: &mut Report, node: &Node) -> Option<GpuDemand> {
+    let Kind::Map(_) = &node.kind else {
+        return field::count(report, node, 1).map(|count| GpuDemand { count, mem: 0, model: None });
+    };
+    field::known(report, node, keys::GPU, "'gpu'");
+    let count = node.get("count").map_or(Some(1), |count| field::count(report, count, 1));
+    let mem = node.get("mem").map_or(Some(0), |mem| field::bytes(report, mem));
+    let model = node.get("model").map(|model| field::text(report, model));
+    if let (Some(entry), Some(Some(""))) = (node.entry("model"), model.as_ref().map(|m| m.as_deref())) {
+        report.fault(
+            entry.value.span,
+            "'model' is empty",
+            Some("leave it out: then any model will do".to_owned()),
+        );
+    }
+    Some(GpuDemand { count: count?, mem: mem?, model: model.flatten() })
+}
+
 /// `resources` of a workflow.
 pub(in crate::front) fn resources(report: &mut Report, node: &Node) -> Resources {
     let mut resources = Resources::default();
@@ -66,11 +92,9 @@ pub(in crate::front) fn resources(report: &mut Report, node: &Node) -> Resources
     if let Some(devices) = node.get("devices")
         && let Some(spec) = field::text(report, devices)
     {
-        if is_devices(&spec) {
-            resources.devices = Some(spec);
-        } else {
-            let hint = "write \"gpu:8\", \"gpu:auto\" or \"gpu:0,2,3\"".to_owned();
-            report.fault(devices.span, format!("'{spec}' names no devices"), Some(hint));
+        match DeviceSpec::parse(&spec) {
+            Ok(_) => resources.devices = Some(spec),
+            Err(message) => report.fault(devices.span, message, Some(DeviceSpec::FORMS.to_owned())),
         }
     }
     for entry in node.get("pools").and_then(|pools| field::map(report, pools)).unwrap_or(&[]) {
@@ -105,12 +129,6 @@ fn pool(report: &mut Report, node: &Node) -> Option<Pool> {
             None
         }
     }
-}
-
-fn is_devices(spec: &str) -> bool {
-    spec.strip_prefix("gpu:").is_some_and(|list| {
-        list == "auto" || (!list.is_empty() && list.split(',').all(|index| index.parse::<u32>().is_ok()))
-    })
 }
 
 /// Completes the root's resources with those of its includes: the root's definition wins; includes that disagree are a fault;
@@ -159,7 +177,10 @@ pub(in crate::front) fn join(report: &mut Report, root: &mut Resources, includes
 }
 
 fn virtual_count(spec: &str) -> Option<u32> {
-    spec.strip_prefix("gpu:")?.parse().ok()
+    match DeviceSpec::parse(spec) {
+        Ok(DeviceSpec::Virtual(count)) => Some(count),
+        _ => None,
+    }
 }
 
 fn disagree(report: &mut Report, span: Option<Span>, what: &str, first: &str, second: &str) {

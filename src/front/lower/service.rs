@@ -1,4 +1,4 @@
-//! One service. Unaware of processes and ports.
+//! One service. Unaware of processes, ports and leases.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use super::super::report::Report;
 use super::command::{command, tools};
 use super::expr::{Secrets, expr};
 use super::field;
+use super::matrix::matrix;
+use super::resources::service_resources;
 use super::signature;
 use super::step::{env, values};
 
@@ -18,6 +20,8 @@ use super::step::{env, values};
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Grace after TERM, unless it says so.
 const STOP: Duration = Duration::from_secs(5);
+/// Instances are processes.
+const MOST_REPLICAS: u32 = 1024;
 
 /// The service declared by `entry`. One that does nothing sensible is a fault and still there, so that those who refer to it
 /// are not at fault too.
@@ -26,11 +30,6 @@ pub(in crate::front) fn service(report: &mut Report, entry: &Entry, catalog: &Ca
     let node = &entry.value;
     let is_map = field::map(report, node).is_some();
     field::known(report, node, keys::SERVICE, "a service");
-    for key in ["per", "replicas", "with_service", "matrix", "resources"] {
-        if let Some(found) = node.entry(key) {
-            report.not_yet(found.span, format!("'{key}' of a service"));
-        }
-    }
     let action = if is_map { action(report, entry) } else { None };
     let action = action.unwrap_or(ServiceAction::Run(Command::Argv(Vec::new())));
     let default = match &action {
@@ -60,7 +59,13 @@ pub(in crate::front) fn service(report: &mut Report, entry: &Entry, catalog: &Ca
         stop: node.get("stop").and_then(|stop| field::duration(report, stop)).unwrap_or(STOP),
         identity_tools: Vec::new(),
         identity_files: Vec::new(),
+        matrix: node.get("matrix").map(|m| matrix(report, m)).unwrap_or_default(),
+        gpu: node.get("resources").and_then(|resources| service_resources(report, resources)),
+        per_gpu: false,
+        replicas: node.get("replicas").and_then(|n| field::count(report, n, 1)).unwrap_or(1),
+        with_service: node.get("with_service").and_then(|other| field::declared(report, other)),
     };
+    places(report, node, &mut service);
     if let Some(identity) = node.get("identity")
         && field::map(report, identity).is_some()
     {
@@ -74,6 +79,33 @@ pub(in crate::front) fn service(report: &mut Report, entry: &Entry, catalog: &Ca
         }
     }
     service
+}
+
+/// `per`, and what does not go together.
+fn places(report: &mut Report, node: &Node, service: &mut Service) {
+    if let Some(per) = node.get("per") {
+        service.per_gpu = per.as_text() == Some("gpu");
+        if !service.per_gpu {
+            report.expected(per, "\"gpu\"");
+        }
+    }
+    if let (Some(other), true) = (&service.with_service, service.per_gpu || service.gpu.is_some()) {
+        let hint = "it has an instance on the devices of each instance of that service".to_owned();
+        report.fault(other.span, "'with_service' goes with neither 'per' nor 'gpu'", Some(hint));
+    }
+    let most = service.replicas > 1
+        || service.per_gpu
+        || service.with_service.is_some()
+        || !service.matrix.axes.is_empty();
+    if let (Some(port), true) = (node.entry("port"), service.port.is_some() && most) {
+        let hint = "leave 'port' out: each gets a free one, ${service.port}".to_owned();
+        report.fault(port.span, "instances of one service cannot share a port", Some(hint));
+    }
+    if service.replicas > MOST_REPLICAS
+        && let Some(replicas) = node.get("replicas")
+    {
+        report.fault(replicas.span, format!("more than {MOST_REPLICAS} replicas"), None);
+    }
 }
 
 fn action(report: &mut Report, entry: &Entry) -> Option<ServiceAction> {

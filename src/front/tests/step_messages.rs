@@ -331,9 +331,8 @@ fn not_yet() {
     says(
         &Project::body(
             r#"  "resources": {"executors": {}, "devices": "gpu:2"},
-  "services": {"pods": {"uses": "sim.llm", "per": "gpu", "replicas": 2}},
   "on_finish": {"url": "https://x.example"},
-  "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}"#,
+  "steps": {"a": {"run": ["true", "${shard.index}"], "shard": {}, "executor": "slurm", "launcher": true}}"#,
         ),
         expect![[r#"
             error: not yet: executors other than "local"
@@ -343,60 +342,39 @@ fn not_yet() {
               |                 ^^^^^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
-            error: not yet: 'per' of a service
-             --> w.json:4:44
-              |
-            4 |   "services": {"pods": {"uses": "sim.llm", "per": "gpu", "replicas": 2}},
-              |                                            ^^^^^
-              |
-              = help: this is part of the format, and of a later version of flow
-            error: not yet: 'replicas' of a service
-             --> w.json:4:58
-              |
-            4 |   "services": {"pods": {"uses": "sim.llm", "per": "gpu", "replicas": 2}},
-              |                                                          ^^^^^^^^^^
-              |
-              = help: this is part of the format, and of a later version of flow
             error: not yet: a webhook in 'on_finish'
-             --> w.json:5:17
+             --> w.json:4:17
               |
-            5 |   "on_finish": {"url": "https://x.example"},
+            4 |   "on_finish": {"url": "https://x.example"},
               |                 ^^^^^
               |
               = help: this is part of the format, and of a later version of flow
-            error: not yet: ${device.index}
-             --> w.json:6:36
+            error: not yet: ${shard.index}
+             --> w.json:5:36
               |
-            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
-              |                                    ^^^^^^^^^^^^^^^
+            5 |   "steps": {"a": {"run": ["true", "${shard.index}"], "shard": {}, "executor": "slurm", "launcher": true}}
+              |                                    ^^^^^^^^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
             error: not yet: 'shard'
-             --> w.json:6:55
+             --> w.json:5:54
               |
-            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
-              |                                                       ^^^^^^^
+            5 |   "steps": {"a": {"run": ["true", "${shard.index}"], "shard": {}, "executor": "slurm", "launcher": true}}
+              |                                                      ^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
             error: not yet: executor 'slurm' (there is only "local")
-             --> w.json:6:80
+             --> w.json:5:79
               |
-            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
-              |                                                                                ^^^^^^^
+            5 |   "steps": {"a": {"run": ["true", "${shard.index}"], "shard": {}, "executor": "slurm", "launcher": true}}
+              |                                                                               ^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
             error: not yet: 'launcher'
-             --> w.json:6:89
+             --> w.json:5:88
               |
-            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
-              |                                                                                         ^^^^^^^^^^
-              |
-              = help: this is part of the format, and of a later version of flow
-            error: not yet: GPU leases
-             --> w.json:6:121
-              |
-            6 |   "steps": {"a": {"run": ["true", "${device.index}"], "shard": {}, "executor": "slurm", "launcher": true, "resources": {"gpu": 1}}}
-              |                                                                                                                         ^^^^^
+            5 |   "steps": {"a": {"run": ["true", "${shard.index}"], "shard": {}, "executor": "slurm", "launcher": true}}
+              |                                                                                        ^^^^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
         "#]],

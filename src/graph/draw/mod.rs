@@ -209,6 +209,7 @@ mod tests {
             pass_env: Vec::new(),
             tools: Vec::new(),
             services: Vec::new(),
+            whole: Vec::new(),
             resources: StepResources::default(),
             retry: None,
             timeout: None,
@@ -254,6 +255,10 @@ mod tests {
             stop: Duration::ZERO,
             identity_tools: Vec::new(),
             identity_files: Vec::new(),
+            gpu: None,
+            per_gpu: false,
+            replicas: 1,
+            beside: None,
         });
         graph.order = (0..graph.nodes.len()).collect();
         graph

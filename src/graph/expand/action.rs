@@ -1,6 +1,6 @@
 //! What nodes and services run: stages with parameters, commands with arguments. Unaware of axes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use indexmap::IndexMap;
 
@@ -10,10 +10,8 @@ use crate::graph::eval::{self, Context};
 use crate::graph::matrix::Combo;
 use crate::graph::pattern::normal;
 use crate::graph::value::{Late, Seg};
-use crate::graph::{Arg, CommandIo, NodeAction, ServiceAction, ServiceNode, ShellPart, Text, Value};
-use crate::model::{
-    Action, Command, Expr, ExprKind, Part, ServiceAction as Declared, Span, Template, Workflow,
-};
+use crate::graph::{Arg, CommandIo, NodeAction, ShellPart, Text, Value};
+use crate::model::{Action, Command, Expr, ExprKind, Part, Span, Template, Workflow};
 
 impl Expander<'_> {
     pub(super) fn action(
@@ -165,6 +163,10 @@ impl Expander<'_> {
                     }
                     return Some(());
                 }
+                (Value::Text(_), _) if template.parts.len() == 1 => {
+                    args.push(Arg::List(value));
+                    return Some(());
+                }
                 (_, Err(kind)) => {
                     self.fault(
                         span,
@@ -182,90 +184,6 @@ impl Expander<'_> {
         Some(())
     }
 
-    pub(super) fn services(&self) -> Vec<ServiceNode> {
-        let mut out = Vec::new();
-        let combo = Combo::default();
-        let no_inputs = HashMap::new();
-        for def in &self.scopes.services {
-            let ctx = Context { scope: def.scope, combo: &combo, inputs: &no_inputs, implicit: None };
-            let service = def.service;
-            let action = match &service.action {
-                Declared::Uses { service: name, with } => {
-                    let Some(info) = self.catalog.simulator(&name.value) else {
-                        self.fault(name.span, format!("unknown built-in service '{}'", name.value), None);
-                        continue;
-                    };
-                    let map: Option<Vec<_>> =
-                        with.iter().map(|(key, expr)| Some((key.clone(), self.eval(expr, &ctx)?))).collect();
-                    let Some(map) = map else { continue };
-                    let with_value = Value::Map(map);
-                    if let Err(fault) = (info.check)(&with_value.identity()) {
-                        let place = locate(with, &fault.path).or(name.span);
-                        let (message, hint) = fault.worded(&name.value);
-                        self.fault(place, message, Some(hint));
-                        continue;
-                    }
-                    ServiceAction::Simulator {
-                        name: name.value.clone(),
-                        version: info.version,
-                        with: with_value,
-                    }
-                }
-                Declared::Run(command) => match self.command(command, CommandIo::default(), &ctx, None) {
-                    Some(action) => ServiceAction::Command(action),
-                    None => continue,
-                },
-            };
-            let mut others = false;
-            let mut note = |late: &Late| others |= matches!(late, Late::Service { .. });
-            match &action {
-                ServiceAction::Simulator { with, .. } => with.for_each_late(&mut note),
-                ServiceAction::Command(action) => action.for_each_late(&mut note),
-            }
-            let hint = "give it a fixed port, or start both in one service";
-            if others {
-                let message = format!("not yet: service '{}' refers to another service", def.id);
-                self.fault(service.span, message, Some(hint.to_owned()));
-            }
-            let workflow = self.scopes.scopes[def.scope].workflow;
-            let mut env = Some(BTreeMap::new());
-            for (name, expr) in workflow.env.iter().chain(&service.env) {
-                let value = self.eval(expr, &ctx);
-                let mut others = false;
-                let mut note = |late: &Late| others |= matches!(late, Late::Service { .. });
-                value.iter().for_each(|value| value.for_each_late(&mut note));
-                if others {
-                    let message =
-                        format!("not yet: the variable '{name}' of service '{}' refers to a service", def.id);
-                    self.fault(expr.span, message, Some(hint.to_owned()));
-                }
-                env = env.zip(value).map(|(mut env, value)| {
-                    env.insert(name.clone(), value);
-                    env
-                });
-            }
-            let files: Option<Vec<String>> = service
-                .identity_files
-                .iter()
-                .map(|expr| self.known_text(expr, "an identity file", &ctx))
-                .collect();
-            let (Some(env), Some(identity_files)) = (env, files) else { continue };
-            out.push(ServiceNode {
-                id: def.id.clone(),
-                source: workflow.source,
-                action,
-                env,
-                port: service.port,
-                probe: service.ready.probe.clone(),
-                ready_timeout: service.ready.timeout,
-                stop: service.stop,
-                identity_tools: service.identity_tools.clone(),
-                identity_files,
-            });
-        }
-        out
-    }
-
     pub(super) fn on_finish(&self, workflow: &Workflow) -> Option<NodeAction> {
         let combo = Combo::default();
         let no_inputs = HashMap::new();
@@ -276,7 +194,7 @@ impl Expander<'_> {
 }
 
 /// The place of `a.b[0].c` inside `with`.
-fn locate(with: &IndexMap<String, Expr>, path: &str) -> Option<Span> {
+pub(super) fn locate(with: &IndexMap<String, Expr>, path: &str) -> Option<Span> {
     let mut parts = path.split(['.', '[']).map(|part| part.trim_end_matches(']'));
     let mut expr = with.get(parts.next()?)?;
     for part in parts {

@@ -1,4 +1,4 @@
-//! Axes of a step: lists, glob axes, combinations. Unaware of what a step does with them.
+//! Axes of a step or service: lists, glob axes, combinations. Unaware of what a step does with them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,17 +9,36 @@ use crate::graph::eval::{Context, InputPart};
 use crate::graph::matrix::{self, Cell, Combo};
 use crate::graph::pattern::{Pattern, Piece, normal};
 use crate::graph::{Item, Value};
-use crate::model::{AxisValues, Expr, ExprKind, Part, Reference};
+use crate::model::{AxisValues, Expr, ExprKind, Matrix, Part, Reference};
 
 impl Expander<'_> {
     pub(super) fn combos(&self, index: usize) -> Option<Vec<Combo>> {
         let def = &self.scopes.steps[index];
-        let (step, scope) = (def.step, def.scope);
+        let step = def.step;
+        let combos = self.combinations(def.scope, &step.matrix, &|glob| self.glob_axis(index, glob))?;
+        let Some(repeats) = &step.repeats else { return Some(combos) };
+        let numbered = |combo: Combo| {
+            (1..=repeats.value).map(move |n| {
+                let mut next = combo.clone();
+                next.axes.insert("repeat".to_owned(), Cell::new(Value::Number(n.into()), n as usize));
+                next
+            })
+        };
+        Some(combos.into_iter().flat_map(numbered).collect())
+    }
+
+    /// The combinations of a matrix; `glob` finds what an axis of files matches.
+    pub(super) fn combinations(
+        &self,
+        scope: usize,
+        matrix: &Matrix,
+        glob: &dyn Fn(&Expr) -> Option<Vec<Cell>>,
+    ) -> Option<Vec<Combo>> {
         let empty = Combo::default();
         let no_inputs = HashMap::new();
         let ctx = Context { scope, combo: &empty, inputs: &no_inputs, implicit: None };
         let mut axes: IndexMap<String, Vec<Cell>> = IndexMap::new();
-        for (name, axis) in &step.matrix.axes {
+        for (name, axis) in &matrix.axes {
             let cells = match &axis.values {
                 AxisValues::Ladder(numbers) => numbers
                     .iter()
@@ -40,37 +59,25 @@ impl Expander<'_> {
                     };
                     items.into_iter().enumerate().map(|(i, value)| Cell::new(value, i + 1)).collect()
                 }
-                AxisValues::Glob(expr) => self.glob_axis(index, expr)?,
+                AxisValues::Glob(expr) => glob(expr)?,
             };
             axes.insert(name.clone(), cells);
         }
         let names: Vec<String> = axes.keys().cloned().collect();
         let mut combos = matrix::product(&axes);
-        if let Some(expr) = &step.matrix.exclude {
+        if let Some(expr) = &matrix.exclude {
             let entries = self.entries(expr, "exclude", &ctx)?;
             if let Err(message) = matrix::exclude(&mut combos, &entries) {
                 self.fault(expr.span, message, None);
                 return None;
             }
         }
-        if let Some(expr) = &step.matrix.include {
+        if let Some(expr) = &matrix.include {
             let entries = self.entries(expr, "include", &ctx)?;
             if let Err(message) = matrix::include(&mut combos, &names, &entries) {
                 self.fault(expr.span, message, None);
                 return None;
             }
-        }
-        if let Some(repeats) = &step.repeats {
-            combos = combos
-                .into_iter()
-                .flat_map(|combo| {
-                    (1..=repeats.value).map(move |n| {
-                        let mut next = combo.clone();
-                        next.axes.insert("repeat".to_owned(), Cell::new(Value::Number(n.into()), n as usize));
-                        next
-                    })
-                })
-                .collect();
         }
         Some(combos)
     }

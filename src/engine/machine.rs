@@ -1,0 +1,397 @@
+//! The machine of a run: its devices as the run may lease them, and what of its hardware stands in the keys of measurements.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::options::RunOptions;
+use super::plan::{PlanStatus, foresee};
+use super::project::Project;
+use super::schedule::{Fleet, Lease, Locks, NoLocks, ServiceKind, Use, Wants};
+use crate::error::{Error, Result};
+use crate::event::{Event, LeasedDevice, Sink};
+use crate::exec::{self, Denied, Device, Found, MachineLock, MachineLocks, worded};
+use crate::graph::{Graph, Node, Selection};
+use crate::model::{DeviceSpec, GpuDemand, Policy};
+
+/// What a measurement depends on: processors and devices. `flow devices --json` prints it, `--hardware` reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hardware {
+    /// Processors.
+    pub cpu: Cpu,
+    /// Devices in the order of their indices.
+    pub devices: Vec<Device>,
+}
+
+/// Processors as far as they stand in keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cpu {
+    /// As the system names it.
+    pub model: String,
+    /// Those that this process may use.
+    pub cores: usize,
+}
+
+impl Cpu {
+    /// That of this machine.
+    pub fn here() -> Self {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = info.lines().find_map(|line| {
+            line.strip_prefix("model name").map(|rest| rest.trim_start_matches([' ', '\t', ':']))
+        });
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        Self { model: model.unwrap_or("unknown").to_owned(), cores }
+    }
+}
+
+/// Which machine keys and leases are about.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// `--devices`; else what the workflow says, else `gpu:auto`.
+    spec: Option<String>,
+    /// `--hardware`: another machine's measurements are meant.
+    described: Option<Hardware>,
+    found: OnceLock<std::result::Result<Found, String>>,
+    cpu: OnceLock<Cpu>,
+}
+
+impl Machine {
+    /// By the options of the command line.
+    ///
+    /// # Errors
+    /// `devices` names none, or `hardware` cannot be read.
+    pub fn new(devices: Option<&str>, hardware: Option<&Path>) -> Result<Self> {
+        if let Some(spec) = devices {
+            DeviceSpec::parse(spec)
+                .map_err(|message| Error::usage(format!("--devices: {message}")).hint(DeviceSpec::FORMS))?;
+        }
+        let described = hardware.map(Self::read).transpose()?;
+        Ok(Self { spec: devices.map(str::to_owned), described, ..Self::default() })
+    }
+
+    fn read(path: &Path) -> Result<Hardware> {
+        let text = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+        serde_json::from_slice(&text).map_err(|e| {
+            Error::usage(format!("{} describes no hardware: {e}", path.display()))
+                .hint("flow devices --json prints what is expected, on the machine that is meant")
+        })
+    }
+
+    /// What `flow devices` shows, and remarks on what was not found.
+    ///
+    /// # Errors
+    /// The list names a device that is not there.
+    pub fn hardware(&self) -> Result<(Hardware, Vec<String>)> {
+        let found = self.found(None)?.clone();
+        Ok((Hardware { cpu: Cpu::here(), devices: found.devices }, found.notes))
+    }
+
+    /// `default`: what the workflow says.
+    fn found(&self, default: Option<&str>) -> Result<&Found> {
+        let found = self.found.get_or_init(|| {
+            let spec = self.spec.as_deref().or(default).unwrap_or("gpu:auto");
+            exec::discover(&DeviceSpec::parse(spec)?, &|name| std::env::var(name).ok())
+        });
+        found.as_ref().map_err(|message| Error::environment(message.clone()))
+    }
+}
+
+/// Whether devices are among them, of its own or of a service.
+fn needs_devices(graph: &Graph, wants: &Wants) -> bool {
+    let of_service = |one: &Use| {
+        let service = graph.services.get(one.service);
+        service.is_some_and(|service| service.gpu.is_some() || service.per_gpu || service.beside.is_some())
+    };
+    wants.own.is_some() || wants.uses.iter().any(of_service)
+}
+
+/// What a node leases while it runs.
+pub(super) fn wants(node: &Node) -> Wants {
+    let one = |service: &usize| Use {
+        service: *service,
+        whole: node.whole.contains(service),
+        alone: node.policy == Policy::Sample,
+    };
+    Wants { own: node.resources.gpu.clone(), uses: node.services.iter().map(one).collect() }
+}
+
+impl Project {
+    /// The same on a certain machine.
+    #[must_use]
+    pub fn on(mut self, machine: Machine) -> Self {
+        self.machine = machine;
+        self
+    }
+
+    fn found(&self) -> Result<&Found> {
+        self.machine.found(self.graph.resources.devices.as_deref())
+    }
+
+    /// The devices that runs may lease.
+    pub(super) fn devices(&self) -> Result<&[Device]> {
+        Ok(&self.found()?.devices)
+    }
+
+    /// Those devices in their places in the list of all.
+    pub(super) fn leased(&self, places: &[usize]) -> Vec<Device> {
+        let devices = if places.is_empty() { &[] } else { self.devices().unwrap_or_default() };
+        places.iter().filter_map(|at| devices.get(*at).cloned()).collect()
+    }
+
+    /// Devices and services, nothing leased; devices are looked for if one of `wants` needs one. What other runs lease is told to
+    /// `sink`.
+    pub(super) fn fleet(
+        &self,
+        mut wants: impl Iterator<Item = Wants>,
+        sink: &Arc<dyn Sink>,
+    ) -> Result<Fleet> {
+        let graph = &self.graph;
+        let needed = wants.any(|wants| needs_devices(graph, &wants));
+        let devices = if needed { self.devices()?.to_vec() } else { Vec::new() };
+        let locks = RunLocks::new(devices.clone(), Arc::clone(sink));
+        Ok(Fleet::new(devices, graph.services.iter().map(ServiceKind::of).collect(), Box::new(locks)))
+    }
+
+    /// A lease outside of a run, for as long as the fleet lives; `who` wants it.
+    pub(super) fn lease(&self, who: &str, wants: &Wants, sink: &Arc<dyn Sink>) -> Result<(Fleet, Lease)> {
+        let mut fleet = self.fleet(std::iter::once(wants.clone()), sink)?;
+        if !fleet.fits_ever(wants) {
+            return Err(lacking(&self.graph, who, wants, self.found()?));
+        }
+        let lease = fleet.take(wants);
+        let lease = lease
+            .ok_or_else(|| Error::environment(format!("the devices of {who} are leased by other runs")))?;
+        Ok((fleet, lease))
+    }
+
+    /// Why a node that would run or validate cannot on this machine.
+    pub(super) fn lacks(&self, node: &Node) -> Option<Error> {
+        if self.machine.described.is_some() && node.policy == Policy::Sample {
+            return Some(
+                Error::step("would run: it was not measured on the hardware that --hardware describes")
+                    .hint("measure it there, or leave --hardware out to measure it here"),
+            );
+        }
+        self.lacks_devices(node)
+    }
+
+    fn lacks_devices(&self, node: &Node) -> Option<Error> {
+        if node.resources.gpu.is_none() && node.services.is_empty() {
+            return None;
+        }
+        let (graph, wants) = (&self.graph, wants(node));
+        if !needs_devices(graph, &wants) {
+            return None;
+        }
+        let found = match self.found() {
+            Ok(found) => found,
+            Err(error) => return Some(error),
+        };
+        let kinds = graph.services.iter().map(ServiceKind::of).collect();
+        let fleet = Fleet::new(found.devices.clone(), kinds, Box::new(NoLocks));
+        (!fleet.fits_ever(&wants)).then(|| lacking(graph, &node.id, &wants, found))
+    }
+
+    /// What of the hardware stands in the key of a measurement.
+    ///
+    /// # Errors
+    /// No device fits, or devices of more than one model.
+    pub(super) fn hardware(&self, node: &Node) -> Result<String> {
+        let described = self.machine.described.as_ref();
+        let cpu = match described {
+            Some(described) => &described.cpu,
+            None => self.machine.cpu.get_or_init(Cpu::here),
+        };
+        let cpu = format!("cpu {} x {}", cpu.model, cpu.cores);
+        let wants = wants(node);
+        if !needs_devices(&self.graph, &wants) {
+            return Ok(cpu);
+        }
+        let devices = match described {
+            Some(described) => &described.devices,
+            None => self.devices()?,
+        };
+        let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for (demand, count) in demands(&self.graph, &wants, devices) {
+            let mut models: Vec<(&str, &str)> = Vec::new();
+            for device in devices.iter().filter(|device| device.fits(&demand)) {
+                let model = (device.model.as_str(), device.driver.as_str());
+                if !models.contains(&model) {
+                    models.push(model);
+                }
+            }
+            match models.as_slice() {
+                [model] => *counts.entry(*model).or_default() += count,
+                [] if described.is_some() => {
+                    let message =
+                        format!("{} needs {}, and --hardware describes none", node.id, worded(&demand));
+                    return Err(Error::environment(message));
+                }
+                [] => return Err(lacking(&self.graph, &node.id, &wants, self.found()?)),
+                several => {
+                    let names: Vec<&str> = several.iter().map(|(model, _)| *model).collect();
+                    return Err(Error::environment(format!(
+                        "{} measures on {}, and devices of more than one model would do: {}",
+                        node.id,
+                        worded(&demand),
+                        names.join(", ")
+                    ))
+                    .hint("choose by \"resources\": {\"gpu\": {\"model\": \"...\"}}: results of different models are not one sample"));
+                }
+            }
+        }
+        let real = counts.keys().any(|(model, _)| *model != exec::VIRTUAL);
+        let mut parts: Vec<String> = Vec::new();
+        for ((model, driver), count) in counts {
+            let driver = if driver.is_empty() { String::new() } else { format!(", driver {driver}") };
+            parts.push(format!("gpu {model} x {count}{driver}"));
+        }
+        if !real {
+            parts.push(cpu);
+        }
+        Ok(parts.join("; "))
+    }
+}
+
+/// A leased device as the run record has it; `service`: whose instance has it.
+pub(super) fn leased(device: &Device, service: Option<&str>) -> LeasedDevice {
+    LeasedDevice {
+        index: device.index,
+        uuid: device.uuid.clone(),
+        model: device.model.clone(),
+        service: service.map(str::to_owned),
+    }
+}
+
+/// Lets a process see the devices that it has, and no others; one that has none sees what flow sees.
+pub(super) fn show_devices(env: &mut Vec<(String, String)>, devices: &[Device]) {
+    if devices.is_empty() {
+        return;
+    }
+    for (name, value) in exec::device_env(devices) {
+        env.retain(|(known, _)| *known != name);
+        env.push((name, value));
+    }
+}
+
+/// The devices that a node and the instances it uses lease: of which kind, and how many.
+fn demands(graph: &Graph, wants: &Wants, devices: &[Device]) -> Vec<(GpuDemand, usize)> {
+    let mut demands: Vec<(GpuDemand, usize)> =
+        wants.own.iter().map(|demand| (demand.clone(), demand.count as usize)).collect();
+    let mut hosts: BTreeMap<usize, bool> = BTreeMap::new();
+    for one in &wants.uses {
+        let host = graph.services[one.service].beside.unwrap_or(one.service);
+        *hosts.entry(host).or_default() |= one.whole;
+    }
+    for (host, whole) in hosts {
+        let kind = ServiceKind::of(&graph.services[host]);
+        if let Some(demand) = kind.demand() {
+            let places = if whole { kind.places_on(devices) } else { 1 };
+            demands.push((demand.clone(), demand.count as usize * places));
+        }
+    }
+    demands
+}
+
+/// The error for one whose devices this machine does not have.
+fn lacking(graph: &Graph, who: &str, wants: &Wants, found: &Found) -> Error {
+    let asked: Vec<String> = demands(graph, wants, &found.devices)
+        .into_iter()
+        .map(|(demand, count)| worded(&GpuDemand { count: count as u32, ..demand }))
+        .collect();
+    let mut models: BTreeMap<String, usize> = BTreeMap::new();
+    for device in &found.devices {
+        let memory =
+            if device.is_virtual() { String::new() } else { format!(" of {} MiB", device.memory >> 20) };
+        *models.entry(format!("{}{memory}", device.model)).or_default() += 1;
+    }
+    let there: Vec<String> = models.into_iter().map(|(model, count)| format!("{count} x {model}")).collect();
+    let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+    let asked = asked.join(" and ");
+    let mut error = Error::environment(format!("{who} leases {asked}; there are: {there}"));
+    error.hints.extend(found.notes.iter().cloned());
+    error.hint(
+        "--devices gpu:N gives N virtual ones, for a try without a GPU; flow devices shows what there is",
+    )
+}
+
+/// What can never be leased is an error before anything starts, if it would be needed.
+pub(super) fn check_leases(project: &Project, options: &RunOptions, selection: &Selection) -> Result<()> {
+    if options.frozen {
+        return Ok(());
+    }
+    let mut lacking = selection.nodes.iter().filter_map(|ix| {
+        let error = project.lacks_devices(&project.graph.nodes[ix])?;
+        Some((ix, error))
+    });
+    let Some(first) = lacking.next() else { return Ok(()) };
+    let lacking: Vec<_> = std::iter::once(first).chain(lacking).collect();
+    let foreseen = foresee(project, options, selection);
+    // whether the others run shows when what they take is made
+    let needed = lacking.into_iter().find(|(ix, _)| foreseen[*ix].status == Some(PlanStatus::WouldFail));
+    needed.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// Devices locked for this run among all runs of the machine; virtual ones are nobody else's.
+struct RunLocks {
+    locks: MachineLocks,
+    devices: Vec<Device>,
+    held: HashMap<usize, MachineLock>,
+    told: HashSet<usize>,
+    sink: Arc<dyn Sink>,
+}
+
+impl fmt::Debug for RunLocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunLocks").field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+impl RunLocks {
+    fn new(devices: Vec<Device>, sink: Arc<dyn Sink>) -> Self {
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+        let locks = MachineLocks::of_user(runtime_dir.as_deref().map(Path::new));
+        Self { locks, devices, held: HashMap::new(), told: HashSet::new(), sink }
+    }
+
+    fn say(&mut self, device: usize, message: String) {
+        if self.told.insert(device) {
+            self.sink.emit(Event::Note { message });
+        }
+    }
+}
+
+impl Locks for RunLocks {
+    fn take(&mut self, at: usize) -> bool {
+        let device = &self.devices[at];
+        if device.is_virtual() {
+            return true;
+        }
+        let name = format!("device {} ({})", device.index, device.uuid);
+        match self.locks.try_take("device", &device.uuid) {
+            Ok(lock) => {
+                self.held.insert(at, lock);
+                true
+            }
+            Err(Denied::Held(pid)) => {
+                let who =
+                    pid.map_or_else(|| "another run".to_owned(), |pid| format!("the run of process {pid}"));
+                self.say(at, format!("{name} is leased by {who}: waiting for it, or for another"));
+                false
+            }
+            Err(Denied::Fault(why)) => {
+                self.say(at, format!("{name} is not locked against other runs: {why}"));
+                true
+            }
+        }
+    }
+
+    fn give(&mut self, at: usize) {
+        self.held.remove(&at);
+    }
+}

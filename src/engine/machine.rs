@@ -181,7 +181,9 @@ impl Project {
     }
 
     fn lacks_devices(&self, node: &Node) -> Option<Error> {
-        if node.resources.gpu.is_none() && node.services.is_empty() {
+        // what is measured elsewhere leases nothing here
+        let elsewhere = self.machine.described.is_some() && node.policy == Policy::Sample;
+        if elsewhere || (node.resources.gpu.is_none() && node.services.is_empty()) {
             return None;
         }
         let (graph, wants) = (&self.graph, wants(node));

@@ -11,6 +11,7 @@ mod concurrency;
 mod critical_path;
 mod depfile;
 mod determinism;
+mod devices;
 mod aisbench;
 mod evalscope;
 mod evalscope_broken;

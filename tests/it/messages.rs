@@ -1133,7 +1133,7 @@ fn not_yet() {
   "name": "x",
   "steps": {
     "a": {"run": "true", "shard": {"input": "x", "rows": 2}},
-    "c": {"run": "true", "resources": {"gpu": 1}},
+    "c": {"run": "true", "launcher": true},
     "d": {"run": "true", "executor": "slurm"}
   }
 }"#,
@@ -1147,11 +1147,11 @@ fn not_yet() {
               |
               = help: this is part of the format, and of a later version of flow
 
-            error: not yet: GPU leases
-             --> flow.json:5:40
+            error: not yet: 'launcher'
+             --> flow.json:5:26
               |
-            5 |     "c": {"run": "true", "resources": {"gpu": 1}},
-              |                                        ^^^^^
+            5 |     "c": {"run": "true", "launcher": true},
+              |                          ^^^^^^^^^^
               |
               = help: this is part of the format, and of a later version of flow
 
@@ -1172,9 +1172,11 @@ fn not_yet() {
         &w,
         &["devices"],
         expect![[r#"
-            exit 2
-            error: not yet: flow devices
-            help: this version of flow does not do it; flow --help lists what it does
+            exit 0
+            note: NVML: there is no libnvidia-ml.so.1
+            note: there is no nvidia-smi
+            no devices; --devices gpu:N of flow run gives N virtual ones
+            2 cores: AMD EPYC
         "#]],
     );
     says(

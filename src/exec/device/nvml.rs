@@ -40,7 +40,12 @@ fn all(nvml: &Nvml) -> Result<Vec<Device>, NvmlError> {
                 index,
                 uuid: device.uuid()?,
                 model: device.name()?,
-                memory: device.memory_info()?.total,
+                memory: match device.memory_info() {
+                    Ok(memory) => memory.total,
+                    // its memory is the machine's
+                    Err(NvmlError::NotSupported) => 0,
+                    Err(error) => return Err(error),
+                },
                 driver: driver.clone(),
             })
         };

@@ -1,6 +1,7 @@
 //! `aisbench.export`: a load by flow as AISBench would have written it. Unaware of servers.
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use rusqlite::{Connection, params};
@@ -26,6 +27,12 @@ pub(super) struct Export;
 struct Params {
     /// The data set's abbreviation, which names the files: letters, digits, `-`, `_` and `.`.
     dataset: String,
+    /// The model's abbreviation; stands in clock.json.
+    #[serde(default)]
+    model: Option<String>,
+    /// Requests that were allowed in flight, for Max Concurrency [default: what the summary says, else the most that were].
+    #[serde(default)]
+    max_concurrency: Option<NonZeroU32>,
 }
 
 impl Stage for Export {
@@ -34,7 +41,7 @@ impl Stage for Export {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -45,7 +52,7 @@ impl Stage for Export {
                 made of the x-request-id. clock.json beside the details tells the clock, so that pods of several hosts can be merged. aisbench.import reads it back.",
         )
         .input("requests", "the output `requests` of llm.load")
-        .input("summary", "the output `summary` of the same load: what was allowed in flight")
+        .optional_input("summary", "the output `summary` of the same load: what was allowed in flight")
         .optional_input("prompts", "what was asked, for the member `input` of the details")
         .output("pod", "directory: <dataset>_details.jsonl, db_data/, <dataset>.csv, <dataset>.json, clock.json")
     }
@@ -64,7 +71,7 @@ impl Stage for Export {
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
-        let dataset = ctx.params::<Params>()?.dataset;
+        let Params { dataset, model, max_concurrency } = ctx.params::<Params>()?;
         let input = ctx.input("requests")?;
         let failed = |e: rusqlite::Error| {
             StageError::new(format!("{}: {e}", input.name)).hint("expected the output 'requests' of llm.load")
@@ -74,7 +81,10 @@ impl Stage for Export {
             .map_err(failed)?
             .map_err(|message| StageError::new(format!("{}: {message}", input.name)))?;
         let more = Known::read(&db).map_err(failed)?;
-        let max = limit(ctx)?;
+        let max = match max_concurrency {
+            Some(said) => said.get().into(),
+            None => limit(ctx)?.unwrap_or_else(|| most_in_flight(&rows)),
+        };
         let asked = asked(ctx)?;
         let dir = ctx.output("pod")?.to_owned();
         let points: Vec<Vec<f64>> = rows.iter().map(points).collect();
@@ -93,7 +103,11 @@ impl Stage for Export {
             write_line(&mut out, &detail(n, row, &dataset, &more.of(n), asked.get(&id), &name), "pod")?;
         }
         out.flush().map_err(|e| StageError::io("write", &details, e))?;
-        write(&dir, "clock.json", json!(more.clock).to_string().as_bytes())?;
+        let mut clock = more.clock.clone();
+        if let Some(model) = model {
+            clock["model"] = model.into();
+        }
+        write(&dir, "clock.json", clock.to_string().as_bytes())?;
         if let Some(exact) = Exact::of(&rows, max) {
             write(&dir, &format!("{dataset}.csv"), &format::csv(&exact.total, "total")?)?;
             write(&dir, &format!("{dataset}.json"), &format::json(&exact.total.common, "total")?)?;
@@ -133,19 +147,38 @@ impl Known {
     }
 }
 
-/// Requests that were allowed in flight; where nothing was said, those that were.
-fn limit(ctx: &StageContext) -> Result<u64, StageError> {
-    let file = ctx.input("summary")?;
+/// Requests that the summary says were allowed in flight, else those that were; `None` without a summary.
+fn limit(ctx: &StageContext) -> Result<Option<u64>, StageError> {
+    let Some(file) = ctx.files("summary").first() else { return Ok(None) };
     let summary: Value = file.read_json()?;
     let load = &summary["load"];
     [&load["arrival"]["concurrency"], &load["max_concurrency"], &summary["self_check"]["inflight_max"]]
         .into_iter()
         .find_map(Value::as_u64)
         .filter(|max| *max > 0)
+        .map(Some)
         .ok_or_else(|| {
             StageError::new(format!("{}: does not say how many requests were in flight", file.name))
                 .hint("expected the output 'summary' of llm.load")
         })
+}
+
+/// Most requests in flight at once, from the send to the last time of each.
+fn most_in_flight(rows: &[Row]) -> u64 {
+    let mut changes: Vec<(f64, i64)> = Vec::with_capacity(rows.len() * 2);
+    for row in rows {
+        if let Some(send) = row.send {
+            let end = row.events.last().map_or(send, |event| event.0).max(row.end.unwrap_or(send));
+            changes.extend([(send, 1), (end, -1)]);
+        }
+    }
+    changes.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let (mut now, mut most) = (0, 0);
+    for (_, change) in changes {
+        now += change;
+        most = most.max(now);
+    }
+    most.max(1) as u64
 }
 
 /// Messages by the id of the prompt.

@@ -15,7 +15,10 @@ use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, c
 use crate::base::suggest;
 
 /// The templates that come with flow, by name.
-const BUILT_IN: [(&str, &str); 1] = [("inferencemax", include_str!("templates/inferencemax.md.j2"))];
+const BUILT_IN: [(&str, &str); 2] = [
+    ("inferencemax", include_str!("templates/inferencemax.md.j2")),
+    ("multi-pod", include_str!("templates/multi-pod.md.j2")),
+];
 
 /// Names a template sees that are no inputs.
 const RESERVED: [&str; 2] = ["title", "vars"];
@@ -27,7 +30,7 @@ pub struct Report;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    /// The input that is the template, or else the name of a built-in one (`inferencemax`).
+    /// The input that is the template, or else the name of a built-in one (`inferencemax`, `multi-pod`).
     template: String,
     /// The page's title; without it the template's own.
     #[serde(default)]
@@ -58,7 +61,10 @@ impl Stage for Report {
                 object as 'a=1, b=2'). The page ends with one line end.\n\
                 \n\
                 Built-in template 'inferencemax': inputs merged (CSV), columns, clean, join, verify (the JSON reports of those stages);\n\
-                each but merged may be left out.",
+                each but merged may be left out.\n\
+                \n\
+                Built-in template 'multi-pod': inputs merge (the report of bench.merge), merged (the exact report of bench.report) and\n\
+                pods (summaries of llm.load), which may be left out.",
         )
         .input_list("*", "files the template sees under the input's name; one may be the template")
         .output("report", "the page")

@@ -1,5 +1,6 @@
 //! The built-in stages, registered in one catalog. They see inputs, outputs and parameters; never the store or the engine.
 
+pub mod aiperf;
 pub mod aisbench;
 pub mod archive;
 pub mod bench;
@@ -14,6 +15,7 @@ pub mod sim;
 mod sqlite;
 pub mod table;
 pub mod vendor;
+pub mod vllm;
 
 #[cfg(test)]
 pub(crate) mod harness;
@@ -23,6 +25,7 @@ use crate::api::Catalog;
 /// Every built-in stage and simulator.
 pub fn catalog() -> Catalog {
     let mut catalog = Catalog::default();
+    aiperf::register(&mut catalog);
     aisbench::register(&mut catalog);
     archive::register(&mut catalog);
     bench::register(&mut catalog);
@@ -36,5 +39,6 @@ pub fn catalog() -> Catalog {
     sim::register(&mut catalog);
     table::register(&mut catalog);
     vendor::register(&mut catalog);
+    vllm::register(&mut catalog);
     catalog
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{LONG, Workspace, nothing_left};
 
 /// A load of `count` prompts on a simulator with a log.
-fn loaded(sim: Value, load: Value, count: usize) -> Workspace {
+pub(crate) fn loaded(sim: Value, load: Value, count: usize) -> Workspace {
     let mut server = json!({ "log": "sim.jsonl", "seed": 3 });
     server.as_object_mut().unwrap().extend(sim.as_object().unwrap().clone());
     let mut with = json!({

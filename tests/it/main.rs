@@ -32,6 +32,7 @@ mod interrupt;
 mod jobserver;
 mod kill;
 mod load;
+mod load_files;
 mod messages;
 mod nothing_to_do;
 mod odd;

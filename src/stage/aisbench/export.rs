@@ -14,6 +14,7 @@ use super::{format, npy};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 use crate::base::digest::Digest;
 use crate::stage::metrics::measured;
+use crate::stage::metrics::recorded::{self, Recorded};
 use crate::stage::metrics::row::{Kind, Row};
 use crate::stage::sqlite;
 use crate::stage::table::jsonl::{JsonLines, write_line};
@@ -80,7 +81,8 @@ impl Stage for Export {
         let rows = measured::rows(&db, measured::Origin::Send)
             .map_err(failed)?
             .map_err(|message| StageError::new(format!("{}: {message}", input.name)))?;
-        let more = Known::read(&db).map_err(failed)?;
+        let known = recorded::requests(&db).map_err(failed)?;
+        let clock = recorded::clock(&db).map_err(failed)?;
         let max = match max_concurrency {
             Some(said) => said.get().into(),
             None => limit(ctx)?.unwrap_or_else(|| most_in_flight(&rows)),
@@ -90,7 +92,8 @@ impl Stage for Export {
         let points: Vec<Vec<f64>> = rows.iter().map(points).collect();
         // as the tool counts: what has fewer than two time points failed
         let rows: Vec<Row> = rows.iter().zip(&points).map(|(row, points)| as_recorded(row, points)).collect();
-        let name = format!("{}.db", &Digest::of(more.xids.join("\n").as_bytes()).hex()[..8]);
+        let xids: Vec<&str> = known.iter().map(|request| request.xid.as_str()).collect();
+        let name = format!("{}.db", &Digest::of(xids.join("\n").as_bytes()).hex()[..8]);
         let stored = dir.join("db_data");
         std::fs::create_dir_all(&stored).map_err(|e| StageError::io("make the directory", &stored, e))?;
         store(&stored.join(&name), &points)
@@ -98,16 +101,18 @@ impl Stage for Export {
         let details = dir.join(format!("{dataset}_details.jsonl"));
         let file = std::fs::File::create(&details).map_err(|e| StageError::io("write", &details, e))?;
         let mut out = std::io::BufWriter::new(file);
-        for (n, row) in rows.iter().enumerate() {
+        for (n, (row, known)) in rows.iter().zip(&known).enumerate() {
             let id = name_of(&row.id);
-            write_line(&mut out, &detail(n, row, &dataset, &more.of(n), asked.get(&id), &name), "pod")?;
+            write_line(&mut out, &detail(n, row, &dataset, known, asked.get(&id), &name), "pod")?;
         }
         out.flush().map_err(|e| StageError::io("write", &details, e))?;
-        let mut clock = more.clock.clone();
+        let seconds = |ns: i64| ns as f64 / 1e9;
+        let mut tie =
+            json!({ "host": clock.host, "monotonic": seconds(clock.monotonic), "unix": seconds(clock.unix) });
         if let Some(model) = model {
-            clock["model"] = model.into();
+            tie["model"] = model.into();
         }
-        write(&dir, "clock.json", clock.to_string().as_bytes())?;
+        write(&dir, "clock.json", tie.to_string().as_bytes())?;
         if let Some(exact) = Exact::of(&rows, max) {
             write(&dir, &format!("{dataset}.csv"), &format::csv(&exact.total, "total")?)?;
             write(&dir, &format!("{dataset}.json"), &format::json(&exact.total.common, "total")?)?;
@@ -115,35 +120,6 @@ impl Stage for Export {
         let bad = rows.iter().filter(|row| !row.success).count();
         ctx.log(format!("{dataset}: {} requests, {bad} failed", rows.len()));
         Ok(Done::Made)
-    }
-}
-
-/// What rows do not hold, one of each row, in the same order.
-struct Known {
-    xids: Vec<String>,
-    texts: Vec<String>,
-    clock: Value,
-}
-
-impl Known {
-    fn read(db: &Connection) -> rusqlite::Result<Self> {
-        // the last attempt of each request, as its row is
-        let mut select = db.prepare(
-            "SELECT xid, coalesce(text, ''), max(attempt) FROM requests GROUP BY number ORDER BY number",
-        )?;
-        let found = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let (xids, texts) = found.collect::<rusqlite::Result<Vec<(String, String)>>>()?.into_iter().unzip();
-        let clock = db.query_row("SELECT host, monotonic_ns, unix_ns FROM clock LIMIT 1", [], |row| {
-            let seconds = |ns: i64| ns as f64 / 1e9;
-            let host: String = row.get(0)?;
-            Ok(json!({ "host": host, "monotonic": seconds(row.get(1)?), "unix": seconds(row.get(2)?) }))
-        })?;
-        Ok(Self { xids, texts, clock })
-    }
-
-    /// The x-request-id and the answer of a row.
-    fn of(&self, n: usize) -> (&str, &str) {
-        (self.xids.get(n).map_or("", String::as_str), self.texts.get(n).map_or("", String::as_str))
     }
 }
 
@@ -225,7 +201,7 @@ fn detail(
     n: usize,
     row: &Row,
     dataset: &str,
-    more: &(&str, &str),
+    known: &Recorded,
     asked: Option<&Value>,
     database: &str,
 ) -> Value {
@@ -245,9 +221,9 @@ fn detail(
         "extra_perf_data": {},
         "extra_details_data": {},
         "input": asked.cloned().unwrap_or_else(|| json!([])),
-        "uuid": &Digest::of(more.0.as_bytes()).hex()[..32],
+        "uuid": &Digest::of(known.xid.as_bytes()).hex()[..32],
         "turn_id": 0,
-        "prediction": more.1,
+        "prediction": known.text.as_deref().unwrap_or_default(),
         "db_name": database,
     })
 }

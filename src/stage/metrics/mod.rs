@@ -1,10 +1,11 @@
 //! Metrics of requests: what the tools of the field mean by them, and their statistics. Unaware of tools' files and of loads.
 //!
-//! `measured` reads what `llm.load` wrote, its `events` unpacked. `row` is a request as recorded, `rules` say what its times mean, `spread` is the statistics of one quantity, `summary` puts them together.
+//! `measured` reads what `llm.load` wrote, its `events` unpacked, `recorded` what more it says. `row` is a request as recorded, `rules` say what its times mean, `spread` is the statistics of one quantity, `summary` puts them together.
 
 mod compute;
 pub mod events;
 pub mod measured;
+pub mod recorded;
 pub mod row;
 pub mod rules;
 pub mod slo;

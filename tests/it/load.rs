@@ -447,3 +447,29 @@ fn what_is_exported_for_evalscope_is_collected_to_the_same_numbers() {
     }
     close(&run["row"]["request_throughput"], &direct["throughput"]["requests_per_second"], "rate");
 }
+
+#[test]
+fn the_steady_state_is_that_of_the_rows_in_its_window() {
+    let load = json!({ "trim": { "warmup": "25%", "cooldown": 0.01 } });
+    let w = loaded(json!({ "ttft_ms": 5, "itl_ms": 1 }), load, 40);
+    w.run(&[]).ok();
+    let steady = w.json("out/s.json")["steady"].clone();
+    let mut workflow = w.json("flow.json");
+    for part in ["stable", "trim"] {
+        workflow["steps"][part] = json!({
+            "uses": "metrics.compute", "inputs": { "requests": "${steps.load.requests}" },
+            "with": { "window": steady[part]["window"] }, "outputs": { "summary": format!("out/{part}.json") }
+        });
+    }
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).ok();
+    assert_eq!(w.json("out/trim.json")["metrics"], steady["trim"]["metrics"]);
+    assert_eq!(w.json("out/trim.json")["throughput"], steady["trim"]["throughput"]);
+    let (all, stable) = (&steady["all"], &steady["stable"]);
+    assert_eq!((&all["n"], &all["metrics"]), (&json!(40), &w.json("out/s.json")["metrics"]));
+    // the window of metrics.compute ends before its end: the rule's own takes what is sent at it
+    let (n, inside) =
+        (stable["n"].as_u64().unwrap(), w.json("out/stable.json")["counts"]["success"].as_u64().unwrap());
+    assert!((30..40).contains(&n) && (inside == n || inside + 1 == n), "{n} {inside}");
+    assert!(steady["trim"]["n"].as_u64() < Some(32), "{steady}");
+}

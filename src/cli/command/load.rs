@@ -159,6 +159,26 @@ fn table(summary: &Value) -> String {
             cell("p99")
         );
     }
+    out += "\n";
+    for name in ["stable", "trim"] {
+        let part = &summary["steady"][name];
+        let what = format!("{name:<10}");
+        match part["reason"].as_str() {
+            Some(reason) => out += &format!("{what}{reason}\n"),
+            None => {
+                out += &format!(
+                    "{what}{} requests from {} to {} s: {} req/s, {} output tok/s, ttft p50 {} ms, tpot p50 {} ms\n",
+                    part["n"],
+                    number(&part["window"]["from"], 1.0),
+                    number(&part["window"]["to"], 1.0),
+                    number(&part["throughput"]["requests_per_second"], 1.0),
+                    number(&part["throughput"]["output_tokens_per_second"], 1.0),
+                    number(&part["metrics"]["ttft"]["p50"], 1e3),
+                    number(&part["metrics"]["tpot"]["p50"], 1e3),
+                )
+            }
+        }
+    }
     let check = &summary["self_check"];
     let p99 = |name: &str| number(&check[name]["p99"], 1.0);
     out += &format!(

@@ -3,7 +3,7 @@
 //!
 //! `params` say what is asked, `prompt` makes bodies and `arrival` a schedule of it, `plan` is the whole load, a `shard` a thread that sends
 //! its part over `connection`s, `exchange` one request on one of them (`wire`, `chunk` and `likeness` read the answer), `record` what was
-//! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `measure` puts them together for the `stage`;
+//! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `steady` finds the steady state, `measure` puts them together for the `stage`;
 //! `search` tries level after level, `sweep` puts loads side by side,
 //! `answers` hands on what was said.
 
@@ -27,6 +27,7 @@ mod search;
 mod selfcheck;
 mod shard;
 mod stage;
+mod steady;
 mod summary;
 mod sweep;
 mod table;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::arrival::Arrival;
 use super::endpoint;
+use super::steady::Trim;
 use crate::api::ParamFault;
 use crate::stage::metrics::rules::Rules;
 use crate::stage::metrics::slo::Slo;
@@ -68,6 +69,9 @@ pub(super) struct Params {
     pub(super) rules: Rules,
     /// Percentiles of the summary; default: those of the rule set.
     pub(super) percentiles: Option<Vec<f64>>,
+    /// What is cut off at both ends for the part `trim` of the steady state. Default: 10 % each.
+    #[serde(default)]
+    pub(super) trim: Trim,
     /// Sent as `Authorization: Bearer KEY`: give a secret.
     pub(super) api_key: Option<String>,
     /// More fields of each request's head; a value may be a secret.
@@ -238,6 +242,7 @@ impl Params {
             }
         }
         self.slo.map_or(Ok(()), |slo| slo.check())?;
+        self.trim.check()?;
         match (&self.weights, self.dispatch) {
             (None, Dispatch::Weighted) => return fault("weights", "expected one weight per endpoint"),
             (Some(_), other) if other != Dispatch::Weighted => {

@@ -18,7 +18,7 @@ impl Stage for Load {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -30,7 +30,9 @@ impl Stage for Load {
                 taken next to each write and read. Requests that failed are counted by kind and enter no latency.\n\
                 \n\
                 The client checks itself: the lag of sends and reads, the rate, the CPU time of its threads. A result that it spoiled fails, or is \
-                marked `client_bound`. `buffering`: answers come whole, TTFT is the time of the last token.\n\
+                marked `client_bound`. `steady`: the same numbers of `all`, of `stable` (from the second moment at which as many as may be are in flight to the last one, \
+                requests sent in it: AISBench's rule) and of `trim` (requests sent between the cut ends), each with its number of requests and its window in \
+                seconds after the first send. `buffering`: answers come whole, TTFT is the time of the last token.\n\
                 \n\
                 Columns of `requests`: id, shard, endpoint, attempt, xid (sent as x-request-id), sched_ns, send0_ns and send1_ns (around the write), head_ns, \
                 first_event_ns, first_token_ns, last_token_ns, end_ns, input_tokens, output_tokens, status, failure, events, and number, connect0_ns, \
@@ -39,7 +41,7 @@ impl Stage for Load {
         .input_list("prompts", "JSON Lines: {\"id\", \"messages\" or \"prompt\", \"max_tokens\"}")
         .optional_input("trace", "with arrival trace: recorded times")
         .output("requests", "SQLite: a row per attempt, and the clock")
-        .output("summary", "JSON as metrics.compute, with failures, from_schedule, from_send and self_check")
+        .output("summary", "JSON as metrics.compute, with failures, from_schedule, from_send, steady and self_check")
         .policy(Policy::Sample)
         .work(Work::Wait)
     }

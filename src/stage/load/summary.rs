@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::record::Record;
 use super::selfcheck::{self, Checked, Delivered};
 use super::shard::Report;
+use super::steady;
 use crate::api::StageError;
 use crate::stage::metrics::measured::{self, Origin};
 use crate::stage::metrics::row::Row;
@@ -32,13 +33,19 @@ pub(super) fn of(
         slo: params.slo,
         window: None,
     };
-    let from_send = metrics(path, Origin::Send, &asked)?;
+    let sent = rows(path, Origin::Send)?;
+    let from_send = summarize(&sent, &asked).map_err(StageError::new)?;
     let load = delivered(params, plan, records, &from_send);
     let checked = selfcheck::check(reports, &load);
     let mut out = Map::new();
     let open = plan.schedule.is_some();
     // in open loop what had to wait counts: the summary's own numbers are those from the schedule
-    let shown = if open { metrics(path, Origin::Schedule, &asked)? } else { from_send.clone() };
+    let scheduled = if open { Some(rows(path, Origin::Schedule)?) } else { None };
+    let counted = scheduled.as_ref().unwrap_or(&sent);
+    let shown = match &scheduled {
+        Some(rows) => summarize(rows, &asked).map_err(StageError::new)?,
+        None => from_send.clone(),
+    };
     let parts = |summary: &Value| json!({ "metrics": summary["metrics"], "goodput": summary["goodput"] });
     out.extend(shown.as_object().cloned().unwrap_or_default());
     out.insert("load".into(), definition(params, plan));
@@ -52,15 +59,15 @@ pub(super) fn of(
         out.insert("from_schedule".into(), parts(&shown));
         out.insert("from_send".into(), parts(&from_send));
     }
+    out.insert("steady".into(), steady::parts(&sent, counted, plan.slots, &params.trim, &asked));
     out.insert("self_check".into(), checked.json.clone());
     Ok((Value::Object(out), checked))
 }
 
-fn metrics(path: &Path, origin: Origin, asked: &Asked) -> Result<Value, StageError> {
+fn rows(path: &Path, origin: Origin) -> Result<Vec<Row>, StageError> {
     let failed = |e: rusqlite::Error| StageError::new(format!("output 'requests': {e}"));
     let db = sqlite::open_to_read(path).map_err(failed)?;
-    let rows: Vec<Row> = measured::rows(&db, origin).map_err(failed)?.map_err(StageError::new)?;
-    summarize(&rows, asked).map_err(StageError::new)
+    measured::rows(&db, origin).map_err(failed)?.map_err(StageError::new)
 }
 
 /// What was asked for, without what must not be told.

@@ -51,29 +51,40 @@ pub fn summarize(rows: &[Row], asked: &Asked) -> Result<Value, String> {
             rules.name()
         ));
     }
-    let zero = rows.iter().filter_map(|row| row.send).min_by(f64::total_cmp).unwrap_or(0.0);
-    let inside = |row: &&Row| {
+    let zero = first_send(rows);
+    let inside = |row: &Row| {
         asked.window.is_none_or(|window| {
             row.send.is_some_and(|send| (window.from..window.to).contains(&(send - zero)))
         })
     };
-    let chosen: Vec<&Row> = rows.iter().filter(inside).collect();
+    let chosen: Vec<&Row> = rows.iter().filter(|row| inside(row)).collect();
     if let (true, Some(Window { from, to })) = (chosen.is_empty() && !rows.is_empty(), asked.window) {
         return Err(format!(
             "window: none of {} requests was sent from {from} to {to} s after the first one",
             rows.len()
         ));
     }
+    Ok(part(&chosen, rows.len() - chosen.len(), asked.window.map(|window| window.to - window.from), asked))
+}
+
+/// When the first of them was sent, seconds on their clock; 0 of none.
+pub fn first_send(rows: &[Row]) -> f64 {
+    rows.iter().filter_map(|row| row.send).min_by(f64::total_cmp).unwrap_or(0.0)
+}
+
+/// As [`summarize`], of some of the rows, `outside` others left out. `length`: seconds that they stand for; `None`: as the rule set says.
+pub fn part(chosen: &[&Row], outside: usize, length: Option<f64>, asked: &Asked) -> Value {
+    let rules = asked.rules;
     let mut timings = Vec::new();
     let mut failures: BTreeMap<String, u64> = BTreeMap::new();
-    for row in &chosen {
+    for row in chosen {
         match rules.timing(row) {
             Ok(timing) => timings.push(timing),
             Err(reason) => *failures.entry(reason).or_default() += 1,
         }
     }
-    let duration = match asked.window {
-        Some(window) => Some(window.to - window.from),
+    let duration = match length {
+        Some(length) => Some(length),
         None if rules.counts_failed_time() => {
             let ends = chosen.iter().filter_map(|row| last(row)).chain(timings.iter().map(|t| t.end));
             span(chosen.iter().filter_map(|row| row.send), ends)
@@ -88,22 +99,22 @@ pub fn summarize(rows: &[Row], asked: &Asked) -> Result<Value, String> {
             metrics.insert(name.to_owned(), spread.json());
         }
     }
-    Ok(json!({
+    json!({
         "rules": rules.name(),
         "percentile_rule": asked.rule.name(),
         "units": "seconds, tokens",
         "counts": {
-            "total": rows.len(),
+            "total": chosen.len() + outside,
             "success": timings.len(),
             "failed": failed,
-            "outside_window": rows.len() - chosen.len(),
+            "outside_window": outside,
             "without_token_counts": untokened,
             "failures": failures,
         },
         "metrics": metrics,
         "throughput": throughput(&timings, duration),
         "goodput": asked.slo.map(|slo| goodput(&timings, slo, chosen.len(), duration)),
-    }))
+    })
 }
 
 /// The last moment that a row knows.

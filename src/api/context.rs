@@ -12,6 +12,9 @@ use serde_json::{Map, Value};
 
 use super::{StageError, parse_params};
 
+/// The member of a result's record that says why it stands in this workspace only.
+pub const LOCAL: &str = "local_only";
+
 /// Set once, when the attempt has to end.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
@@ -102,6 +105,12 @@ impl StageContext<'_> {
     /// The typed parameters.
     pub fn params<P: DeserializeOwned>(&self) -> Result<P, StageError> {
         parse_params(&self.with).map_err(|f| StageError::new(format!("parameter {}: {}", f.path, f.message)))
+    }
+
+    /// The result of this attempt stands in this workspace only, for a reason that people are told: no other workspace takes it from a cache, and
+    /// it is handed on to no other cache.
+    pub fn keep_local(&mut self, why: &str) {
+        self.record.insert(LOCAL.to_owned(), why.into());
     }
 
     /// The only file of an input.

@@ -6,7 +6,7 @@ mod signature;
 mod stage;
 mod wording;
 
-pub use context::{CancelToken, InputFile, Previous, StageContext};
+pub use context::{CancelToken, InputFile, LOCAL, Previous, StageContext};
 pub use signature::{Arity, InputPort, NoParams, OutputPort, Signature, Work};
 pub use stage::{
     Catalog, Done, ParamFault, SimulatorInfo, Stage, StageError, check_params, parse_params, secrets_as_text,

@@ -40,10 +40,10 @@ pub fn resume(changed: Changed, root: &Path, cache: &Path, catalog: Catalog) -> 
             (compiled.graph(&closure), closure)
         };
         let opened = || -> Result<(Arc<Store>, Arc<Workspace>)> {
-            let store = Arc::new(Store::open(cache)?);
+            let store = Store::open(cache)?;
             store.expect_few();
             let workspace = Arc::new(Workspace::open_sparsely(&store, root)?);
-            Ok((store, workspace))
+            Ok((Arc::new(store.seen_from(&workspace)), workspace))
         };
         let (opened, (graph, closure)) = rayon::join(opened, graph);
         Some((roots, closure, graph, opened))

@@ -67,9 +67,10 @@ impl Project {
         let root = root.canonicalize().map_err(|e| Error::io("open the workspace", root, e))?;
         text(&root, "workspace", "rename the directory, or work in another one")?;
         let cache = cache.map_or_else(|| root.join("cache"), |dir| root.join(dir));
-        let store = Arc::new(Store::open(&cache)?);
+        let store = Store::open(&cache)?;
         text(store.dir(), "cache", "rename the directory, or name another one with --cache DIR")?;
         let workspace = Arc::new(Workspace::open(&store, &root)?);
+        let store = Arc::new(store.seen_from(&workspace));
         let (graph, asked) = expand_in(&loaded, &root, &store, &workspace, catalog)?;
         let (loaded, catalog) = (Some(loaded), catalog.clone());
         let expand_seconds = begun.elapsed().as_secs_f64();

@@ -17,7 +17,10 @@ use crate::model::Probe;
 
 /// The instances of all services of the graph, as far as they were ever asked for.
 #[derive(Default)]
-pub(super) struct Services(Mutex<HashMap<(ServiceIx, usize), Arc<Mutex<Slot>>>>);
+pub(super) struct Services(Mutex<HashMap<(ServiceIx, usize), Instance>>);
+
+/// One of them; who starts or stops it holds it meanwhile.
+type Instance = Arc<Mutex<Slot>>;
 
 #[derive(Default)]
 enum Slot {
@@ -33,7 +36,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Services {
-    fn slot(&self, ix: ServiceIx, instance: usize) -> Arc<Mutex<Slot>> {
+    fn slot(&self, ix: ServiceIx, instance: usize) -> Instance {
         Arc::clone(lock(&self.0).entry((ix, instance)).or_default())
     }
 

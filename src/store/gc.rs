@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Store, index, runs, workspace};
+use super::{Store, index, local, runs, workspace};
 use crate::base::clock::now_ns;
 use crate::base::digest::Digest;
 use crate::base::failpoint;
@@ -212,7 +212,8 @@ impl Store {
         }
         for (key, record) in results {
             let sample = !options.samples && record.is_sample();
-            let kept = runs.contains(&record.run) || options.keep_keys.contains(&key);
+            let kept =
+                runs.contains(&record.run) || options.keep_keys.contains(&local::key_of(&key, &record));
             for (_, artifact) in &record.outputs {
                 if sample {
                     self.closure(artifact, &mut samples)?;

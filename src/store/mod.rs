@@ -16,6 +16,7 @@ mod gc;
 mod hash;
 mod holder;
 mod index;
+mod local;
 mod objects;
 mod pack;
 mod place;
@@ -57,6 +58,8 @@ use crate::{Error, Result};
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// Whose results that stand in one workspace only are seen.
+    home: Option<local::Home>,
 }
 
 struct Inner {
@@ -90,7 +93,7 @@ impl Store {
             dir,
         };
         failpoint::hit("opened");
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), home: None })
     }
 
     /// The cache directory, absolute and without links.
@@ -103,25 +106,51 @@ impl Store {
         self.inner.index.expect_few();
     }
 
-    /// The recorded result of `key`.
+    /// The same cache as this workspace sees it: with the results that stand in it only.
+    #[must_use]
+    pub fn seen_from(&self, workspace: &Workspace) -> Self {
+        Self { inner: Arc::clone(&self.inner), home: Some(workspace.home()) }
+    }
+
+    /// The recorded result of `key`; of one that others see and one that stands in this workspace only the newer.
     pub fn result(&self, key: &Digest) -> Result<Option<Arc<ResultRecord>>> {
-        self.inner.index.result(key)
+        self.result_by(key, |key| self.inner.index.result(key))
     }
 
     /// The same at less cost; but what another process records while this store is open may be missed. For whoever asks again with
     /// [`Store::result`] once it holds the key.
     pub fn result_at_first(&self, key: &Digest) -> Result<Option<Arc<ResultRecord>>> {
-        self.inner.index.result_at_first(key)
+        self.result_by(key, |key| self.inner.index.result_at_first(key))
+    }
+
+    fn result_by(
+        &self,
+        key: &Digest,
+        row: impl Fn(&Digest) -> Result<Option<Arc<ResultRecord>>>,
+    ) -> Result<Option<Arc<ResultRecord>>> {
+        let shared = row(key)?.filter(|record| !record.is_local());
+        let Some(home) = self.home.as_ref().filter(|home| home.any()) else { return Ok(shared) };
+        Ok([shared, row(&home.key(key))?].into_iter().flatten().max_by_key(|record| record.made_at_ns))
     }
 
     /// Records the result of `key`; returns when it is committed. Its blobs must have been put before.
     pub fn put_result(&self, key: &Digest, record: &ResultRecord) -> Result<()> {
-        self.inner.index.put_results(&[(*key, record)])
+        self.put_results(&[(*key, record)])
     }
 
     /// Records several results in one transaction; returns when they are committed. Their blobs must have been put before.
     pub fn put_results(&self, results: &[(Digest, &ResultRecord)]) -> Result<()> {
-        self.inner.index.put_results(results)
+        if results.iter().all(|(_, record)| !record.is_local()) {
+            return self.inner.index.put_results(results);
+        }
+        let home = self.home.as_ref();
+        let home =
+            home.ok_or_else(|| Error::bug("a result that stands in one workspace only has no workspace"))?;
+        let local = results.iter().filter(|(_, record)| record.is_local());
+        let local = local.map(|(key, record)| home.row(key, record)).collect::<Result<Vec<_>>>()?;
+        let shared = results.iter().filter(|(_, record)| !record.is_local()).copied();
+        let rows: Vec<_> = shared.chain(local.iter().map(|(key, record)| (*key, record))).collect();
+        self.inner.index.put_results(&rows)
     }
 
     /// Notes which inputs (paths relative to the root; outside of it as the command named them) a command discovered. `key`: the

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::api::LOCAL;
 use crate::model::Artifact;
 
 /// Version of [`ResultRecord`]; raised when a field changes its meaning.
@@ -34,5 +35,10 @@ impl ResultRecord {
     /// True for a measurement, whose bytes cannot be made again.
     pub fn is_sample(&self) -> bool {
         self.record.get("policy").and_then(Value::as_str) == Some("sample")
+    }
+
+    /// True for a result that stands in the workspace that made it only (the stage said so): whatever hands results on to others passes it over.
+    pub fn is_local(&self) -> bool {
+        self.record.contains_key(LOCAL)
     }
 }

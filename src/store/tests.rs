@@ -615,3 +615,35 @@ fn a_kill_leaves_a_whole_cache_and_no_lock() {
         assert!(store.single_flight(&Digest::of(&[3]), &mut { held }, &|| false).unwrap().is_some());
     }
 }
+
+#[test]
+fn a_local_result_is_seen_from_its_workspace_only() {
+    let place = Place::new();
+    let roots: Vec<_> = ["a", "b"].map(|name| place.dir.path().join(name)).into();
+    let stores: Vec<Store> = roots
+        .iter()
+        .map(|root| {
+            std::fs::create_dir(root).unwrap();
+            place.store.seen_from(&Workspace::open(&place.store, root).unwrap())
+        })
+        .collect();
+    let key = Digest::of(b"key");
+    let mut local = record(Vec::new());
+    local.record.insert(crate::api::LOCAL.to_owned(), "why".into());
+    local.made_at_ns = 5;
+    stores[0].put_result(&key, &local).unwrap();
+    let made = |store: &Store| store.result(&key).unwrap().map(|record| record.made_at_ns);
+    assert_eq!((made(&stores[0]), made(&stores[1]), made(&place.store)), (Some(5), None, None));
+    // opened anew
+    let again = place.store.seen_from(&Workspace::open(&place.store, &roots[0]).unwrap());
+    assert_eq!(made(&again), Some(5));
+    let shared = |made_at_ns: i64| ResultRecord { made_at_ns, ..record(Vec::new()) };
+    stores[1].put_result(&key, &shared(3)).unwrap();
+    assert_eq!((made(&again), made(&stores[1])), (Some(5), Some(3)), "the newer one");
+    stores[1].put_result(&key, &shared(9)).unwrap();
+    assert_eq!((made(&again), made(&stores[1])), (Some(9), Some(9)));
+    let rows = place.store.index().results().unwrap().whole;
+    let own = rows.iter().find(|(_, record)| record.is_local()).unwrap();
+    assert_eq!((super::local::key_of(&own.0, &own.1), own.0 == key), (key, false));
+    assert!(place.store.put_result(&key, &local).is_err(), "whose?");
+}

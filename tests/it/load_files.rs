@@ -132,3 +132,101 @@ fn the_files_of_aiperf_have_the_numbers_of_the_rows() {
     let start = lines[0]["metadata"]["request_start_ns"].as_i64().unwrap();
     assert!(start > 1_700_000_000_000_000_000, "{start}");
 }
+
+/// A load that no client can deliver, kept.
+fn spoiled() -> Workspace {
+    // a million per second is more than one thread sends
+    let load = json!({ "arrival": { "kind": "constant", "rate": 1_000_000 }, "save_text": true, "on_client_bound": "mark" });
+    let w = loaded(json!({ "ttft_ms": 1, "itl_ms": 1 }), load, 300);
+    let mut workflow = w.json("flow.json");
+    workflow["steps"].as_object_mut().unwrap().extend(
+        json!({
+            "compute": {
+                "uses": "metrics.compute", "inputs": { "requests": "${steps.load.requests}" }, "outputs": { "summary": "out/compute.json" }
+            },
+            "vllm": {
+                "uses": "vllm.export", "inputs": { "requests": "${steps.load.requests}", "summary": "${steps.load.summary}" },
+                "outputs": { "result": "out/serve.json" }
+            },
+            "aiperf": {
+                "uses": "aiperf.export", "inputs": { "requests": "${steps.load.requests}", "summary": "${steps.load.summary}" },
+                "outputs": { "run": "out/aiperf/" }
+            },
+            "evalscope": {
+                "uses": "evalscope.export", "inputs": { "requests": "${steps.load.requests}", "summary": "${steps.load.summary}" },
+                "outputs": { "run": "out/evalscope/" }
+            },
+            "aisbench": {
+                "uses": "aisbench.export", "with": { "dataset": "d" },
+                "inputs": { "requests": "${steps.load.requests}", "summary": "${steps.load.summary}" }, "outputs": { "pod": "out/performances/m/" }
+            },
+            "import": {
+                "uses": "aisbench.import", "inputs": { "pod": "${steps.aisbench.pod}" },
+                "outputs": { "requests": "out/m.jsonl", "pod": "out/m.json" }
+            },
+            "merge": {
+                "uses": "bench.merge", "inputs": { "requests": "${steps.import.requests}", "pods": "${steps.import.pod}" },
+                "outputs": { "requests": "out/merged.jsonl", "report": "out/report.json" }
+            },
+            "report": {
+                "uses": "bench.report", "inputs": { "requests": "${steps.merge.requests}", "report": "${steps.merge.report}" },
+                "outputs": { "csv": "out/all.csv", "json": "out/all.json", "exact": "out/exact.json" }
+            },
+            "answers": {
+                "uses": "load.answers", "inputs": { "requests": "${steps.load.requests}" },
+                "outputs": { "outputs": "out/answers.jsonl", "measured": "out/measured.json" }
+            },
+            "mfu": {
+                "uses": "eval.mfu", "inputs": { "measured": "${steps.answers.measured}" },
+                "with": { "parameters": 1, "prompt_tokens": 1, "new_tokens": 1, "peak_tflops": 1, "gpus": 1 }, "outputs": { "summary": "out/mfu.json" }
+            }
+        })
+        .as_object()
+        .unwrap()
+        .clone(),
+    );
+    w.write("flow.json", workflow.to_string());
+    w
+}
+
+#[test]
+fn everything_made_of_a_load_that_the_client_spoiled_says_so() {
+    let w = spoiled();
+    w.run(&[]).ok();
+    let reasons = w.json("out/s.json")["self_check"]["reasons"].as_array().unwrap().clone();
+    let reasons: Vec<&str> = reasons.iter().filter_map(Value::as_str).collect();
+    assert!(!reasons.is_empty());
+    let all = json!(reasons.join("; "));
+    for file in [
+        "compute.json",
+        "serve.json",
+        "aiperf/profile_export_aiperf.json",
+        "evalscope/benchmark_args.json",
+        "performances/m/clock.json",
+        "m.json",
+        "measured.json",
+        "mfu.json",
+    ] {
+        assert_eq!(w.json(&format!("out/{file}"))["client_bound"], all, "{file}");
+    }
+    assert_eq!(w.json("out/report.json")["pods"][0]["client_bound"], all);
+    assert_eq!(w.json("out/exact.json")["client_bound"], json!({ "m": all }));
+}
+
+#[test]
+fn a_load_that_the_client_spoiled_stands_in_its_workspace_only() {
+    let shared = tempfile::tempdir().unwrap();
+    let cache = ["--cache", shared.path().to_str().unwrap()];
+    let (one, other) = (spoiled(), spoiled());
+    one.run(&cache).ok();
+    // the prompts come from the cache, the load does not
+    let run = other.run(&cache).ok();
+    assert!(run.with_outcome("ran").contains("load"), "{}", run.stderr);
+    run.restored(["prompts"]);
+    other.run(&cache).ok().all_fresh();
+    one.run(&cache).ok().all_fresh();
+    // its bytes can be had again here, and gc spares them as it spares every measurement
+    one.flow(&["cache", "gc", "--keep-runs", "9", "--max-size", "0", cache[0], cache[1]]).ok();
+    std::fs::remove_file(one.path("out/r.sqlite")).unwrap();
+    one.run(&cache).ok().restored(["load"]);
+}

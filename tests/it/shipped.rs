@@ -76,7 +76,8 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
         "aisbench/merge_report.json",
         "vendor/report.txt",
         "sweep/sweep.csv",
-        "multi-pod/merged.csv",
+        "multi-pod/merge_results/merged.csv",
+        "multi-pod/report.md",
         "vendor-load/report.txt",
     ] {
         assert!(w.has(&format!("out/{output}")), "{output}");

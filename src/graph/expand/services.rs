@@ -173,12 +173,9 @@ impl Expander<'_> {
         let found: Vec<ServiceIx> =
             self.services.0[def].iter().filter(|(_, combo)| agrees(combo)).map(|(ix, _)| *ix).collect();
         if found.is_empty() {
-            let axes = self.services.0[def].first().map(|(_, combo)| combo.axes.keys().cloned().collect());
-            let missing: Vec<String> = axes
-                .unwrap_or_else(Vec::new)
-                .iter()
-                .filter_map(|axis| wanted(axis).map(|value| format!("{axis}={value}")))
-                .collect();
+            let axes = self.services.0[def].first().into_iter().flat_map(|(_, combo)| combo.axes.keys());
+            let missing: Vec<String> =
+                axes.filter_map(|axis| wanted(axis).map(|value| format!("{axis}={value}"))).collect();
             let (message, hint) = match missing.is_empty() {
                 true => (format!("service '{id}' has no combinations"), "give its axes values"),
                 false => (

@@ -163,7 +163,11 @@ impl Stage for Export {
         }
         out.flush().map_err(|e| StageError::io("write", &path, e))?;
         let good: Vec<&Timing> = timings.iter().flatten().collect();
-        let whole = summary(&rows, &known, &good, &load, &clock, streamed)?;
+        let mut whole = summary(&rows, &known, &good, &load, &clock, streamed)?;
+        if let Some(reasons) = recorded::spoiled(&db).map_err(failed)? {
+            ctx.log(format!("client_bound: {reasons}"));
+            whole["client_bound"] = json!(reasons);
+        }
         let path = dir.join("profile_export_aiperf.json");
         std::fs::write(&path, format!("{whole:#}\n")).map_err(|e| StageError::io("write", &path, e))?;
         ctx.log(format!("{} requests, {} failed", rows.len(), rows.len() - good.len()));

@@ -112,6 +112,10 @@ impl Stage for Export {
         if let Some(model) = model {
             tie["model"] = model.into();
         }
+        if let Some(reasons) = recorded::spoiled(&db).map_err(failed)? {
+            ctx.log(format!("client_bound: {reasons}"));
+            tie["client_bound"] = json!(reasons);
+        }
         write(&dir, "clock.json", tie.to_string().as_bytes())?;
         if let Some(exact) = Exact::of(&rows, max) {
             write(&dir, &format!("{dataset}.csv"), &format::csv(&exact.total, "total")?)?;

@@ -67,6 +67,9 @@ struct Clock {
     host: String,
     monotonic: f64,
     unix: f64,
+    /// Why the client that wrote it spoiled the load.
+    #[serde(default)]
+    client_bound: Option<String>,
 }
 
 impl Stage for Import {
@@ -125,6 +128,7 @@ impl Stage for Import {
             requests: rows.len(),
             failed: rows.iter().filter(|row| !row.success).count(),
             max_concurrency: dir.max_concurrency()?,
+            client_bound: clock.as_ref().and_then(|clock| clock.client_bound.clone()),
             host: clock.as_ref().map(|clock| clock.host.clone()),
             clock_offset: clock.map(|clock| clock.unix - clock.monotonic),
             databases: databases.points.keys().cloned().collect::<BTreeSet<_>>(),

@@ -270,14 +270,18 @@ fn report(
         let success = succeeded(rows);
         let throughput = per_second(success, *span);
         sum += throughput.unwrap_or(0.0);
-        described.push(json!({
+        let mut about = json!({
             "name": if named(pod) > 1 { &pod.dir } else { &pod.name },
             "requests": rows.len(),
             "failed": rows.len() - success,
             "window": span.map(|(begin, end)| [begin, end]),
             "throughput": throughput,
             "max_concurrency": pod.max_concurrency,
-        }));
+        });
+        if let Some(reasons) = &pod.client_bound {
+            about["client_bound"] = json!(reasons);
+        }
+        described.push(about);
     }
     let known: Vec<Span> = spans.iter().copied().flatten().collect();
     let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

@@ -27,6 +27,9 @@ pub struct Pod {
     pub host: Option<String>,
     /// Seconds since 1970 minus seconds on its clock, if known.
     pub clock_offset: Option<f64>,
+    /// Why the client spoiled the load, where it says so of itself (llm.load).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_bound: Option<String>,
     /// Names of the databases that its time points came from.
     pub databases: BTreeSet<String>,
     /// Requests by data set.

@@ -76,6 +76,7 @@ mod tests {
             max_concurrency: None,
             host: host.map(str::to_owned),
             clock_offset,
+            client_bound: None,
             databases: Default::default(),
             data_sets: Default::default(),
         }

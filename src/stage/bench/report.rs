@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 use crate::stage::aisbench::exact::Exact;
@@ -57,7 +57,7 @@ impl Stage for Report {
         .optional_input("report", "of bench.merge: names the pods' max_concurrency")
         .output("csv", "the tool's CSV")
         .output("json", "the tool's JSON")
-        .output("exact", "JSON: {\"files\", \"total_stage\", \"stable_rule_release_3.1.20260630\", \"stable_rule_head_2026_08\"}, times in seconds")
+        .output("exact", "JSON: {\"files\", \"total_stage\", \"stable_rule_release_3.1.20260630\", \"stable_rule_head_2026_08\"}, times in seconds; client_bound: pods whose client spoiled the load")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {
@@ -104,9 +104,27 @@ impl Stage for Report {
         ctx.log(format!("{name}: {} requests, {} failed", stage.common.total, stage.common.failed));
         ctx.write("csv", &format::csv(stage, name)?)?;
         ctx.write("json", &format::json(&stage.common, name)?)?;
-        ctx.write_json("exact", &exact.json(&[file]))?;
+        let mut exact = exact.json(&[file]);
+        let spoiled = spoiled(ctx)?;
+        if !spoiled.is_empty() {
+            let names: Vec<&str> = spoiled.keys().map(String::as_str).collect();
+            ctx.log(format!("client_bound: {}", names.join(", ")));
+            exact["client_bound"] = Value::Object(spoiled);
+        }
+        ctx.write_json("exact", &exact)?;
         Ok(Done::Made)
     }
+}
+
+/// Pods whose client spoiled the load, with the reasons.
+fn spoiled(ctx: &StageContext) -> Result<Map<String, Value>, StageError> {
+    let [file] = ctx.files("report") else { return Ok(Map::new()) };
+    let report: Value = file.read_json()?;
+    let pods = report["pods"].as_array().into_iter().flatten();
+    let marked = pods.filter(|pod| pod["client_bound"].is_string());
+    let named =
+        marked.filter_map(|pod| Some((pod["name"].as_str()?.to_owned(), pod["client_bound"].clone())));
+    Ok(named.collect())
 }
 
 /// The sum of the pods' own limits.

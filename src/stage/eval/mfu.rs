@@ -134,10 +134,13 @@ impl Stage for Mfu {
         };
         let inputs: serde_json::Map<String, Value> =
             NAMES.iter().zip(values).map(|(name, value)| ((*name).to_owned(), number(value))).collect();
-        ctx.write_json(
-            "summary",
-            &json!({"tps": tps, "throughput": throughput, "time": duration, "mfu": mfu, "formula": FORMULA, "inputs": inputs}),
-        )?;
+        let mut summary = json!({"tps": tps, "throughput": throughput, "time": duration, "mfu": mfu, "formula": FORMULA, "inputs": inputs});
+        // what spoiled the measurement stays beside its numbers
+        if let Some(reasons) = measured.iter().find_map(|(_, values)| values.get("client_bound")) {
+            ctx.log(format!("client_bound: {}", reasons.as_str().unwrap_or_default()));
+            summary["client_bound"] = reasons.clone();
+        }
+        ctx.write_json("summary", &summary)?;
         Ok(Done::Made)
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{Done, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 use crate::stage::metrics::measured::{self, Origin};
+use crate::stage::metrics::recorded;
 use crate::stage::metrics::row::Row;
 use crate::stage::metrics::rules::{Rules, Timing};
 use crate::stage::metrics::summary::{Asked, summarize};
@@ -73,11 +74,19 @@ impl Stage for Export {
         write(dir, "benchmark_summary.json", &summary(&found, &load))?;
         let good: Vec<&Timing> = timings.iter().filter_map(|timing| timing.as_ref().ok()).collect();
         write(dir, "benchmark_percentile.json", &percentiles(&good))?;
-        write(dir, "benchmark_args.json", &args(&load, rows.len()))?;
+        let mut args = args(&load, rows.len());
+        let spoiled = recorded::spoiled(&db).map_err(failed)?;
+        if let Some(reasons) = &spoiled {
+            args["client_bound"] = json!(reasons);
+        }
+        write(dir, "benchmark_args.json", &args)?;
         let path = dir.join("benchmark_data.db");
         store(&path, &rows, &timings, load["load"]["stream"] != false)
             .map_err(|e| StageError::new(format!("output 'run': benchmark_data.db: {e}")))?;
         ctx.log(format!("{} requests, {} failed", rows.len(), rows.len() - good.len()));
+        if let Some(reasons) = spoiled {
+            ctx.log(format!("client_bound: {reasons}"));
+        }
         Ok(Done::Made)
     }
 }

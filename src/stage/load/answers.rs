@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 use crate::stage::metrics::measured::{self, Origin};
+use crate::stage::metrics::recorded;
 use crate::stage::metrics::row::Row;
 use crate::stage::metrics::rules::Rules;
 use crate::stage::metrics::spread::sum;
@@ -68,8 +69,10 @@ impl Stage for Answers {
         let failed = |e: std::io::Error| StageError::io("write output", Path::new("outputs"), e);
         let mut out = std::io::BufWriter::new(std::fs::File::create(ctx.output("outputs")?).map_err(failed)?);
         let (mut all, mut lost, mut spans) = (Vec::new(), 0, Vec::new());
+        let mut spoiled = Vec::new();
         for file in ctx.files("requests") {
             let (rows, texts) = read(file)?;
+            spoiled.extend(recorded::spoiled_file(file)?);
             for (row, text) in rows.iter().zip(texts) {
                 if !row.success {
                     lost += 1;
@@ -101,6 +104,7 @@ impl Stage for Answers {
                 let mut found = Vec::new();
                 for file in files {
                     let (rows, _) = read(file)?;
+                    spoiled.extend(recorded::spoiled_file(file)?);
                     found.extend(rows.iter().filter_map(|row| Some(Rules::Flow.timing(row).ok()?.ttft)));
                 }
                 found
@@ -111,12 +115,16 @@ impl Stage for Answers {
         let (Some(begin), Some(end), false) = (begin, end, first.is_empty()) else {
             return Err(StageError::new("no request succeeded: there is no duration and no TTFT"));
         };
-        let measured = json!({
+        let mut measured = json!({
             "duration": end - begin,
             "ttft": sum(first.iter().copied()) / first.len() as f64,
             "requests": all.len(),
             "failed": lost,
         });
+        if !spoiled.is_empty() {
+            measured["client_bound"] = json!(spoiled.join("; "));
+            ctx.log(format!("client_bound: {}", spoiled.join("; ")));
+        }
         ctx.write_json("measured", &measured)?;
         ctx.log(format!("{} answers, {lost} requests failed", all.len() - lost));
         Ok(Done::Made)

@@ -36,9 +36,10 @@ pub(super) fn measure(ctx: &StageContext, params: &Params, path: &Path) -> Resul
     let mut records: Vec<Record> =
         reports.iter_mut().flat_map(|report| std::mem::take(&mut report.records)).collect();
     records.sort_by_key(|record| (record.number, record.attempt));
-    table::write(path, &plan, &records, &[before, after])
-        .map_err(|e| StageError::new(format!("failed to write output 'requests': {e}")))?;
+    let failed = |e: rusqlite::Error| StageError::new(format!("failed to write output 'requests': {e}"));
+    table::write(path, &plan, &records, &[before, after]).map_err(failed)?;
     let (summary, checked) = summary::of(path, params, &plan, &reports, &records)?;
+    table::mark(path, &checked.reasons).map_err(failed)?;
     let nothing = none_succeeded(&records, &summary);
     Ok(Measured { summary, checked, nothing })
 }

@@ -193,6 +193,9 @@ impl Stage for Search {
                 "client_bound": !checked.reasons.is_empty(),
             }));
         }
+        if tried.iter().any(|level| level["client_bound"] == true) {
+            ctx.keep_local("client_bound: the client spoiled a level");
+        }
         let over = if params.over == Over::Rate { "rate" } else { "concurrency" };
         ctx.write_json(
             "result",

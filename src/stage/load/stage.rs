@@ -67,6 +67,8 @@ impl Stage for Load {
         if !checked.reasons.is_empty() {
             let reasons = checked.reasons.join("; ");
             ctx.log(format!("client_bound: {reasons}"));
+            // a number that is the client's own is of no use to anybody else
+            ctx.keep_local(&format!("client_bound: {reasons}"));
             if params.on_client_bound == OnClientBound::Fail {
                 return Err(StageError::new(format!("the client spoiled the measurement: {reasons}")).hint(
                     "lower the rate or the concurrency, free the machine, raise 'shards', or keep the result with on_client_bound: mark",

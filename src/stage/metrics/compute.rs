@@ -2,9 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::measured::Origin;
+use super::recorded;
 use super::row;
 use super::rules::Rules;
 use super::slo::Slo;
@@ -62,7 +63,8 @@ impl Stage for Compute {
                 \"input_tokens\", \"output_tokens\", \"success\", \"error\"}, times in seconds on one clock, kind one of head, role, reasoning, content,\n\
                 usage, done, error, data (not recorded: rule set aisbench only). Requests that failed, and those that the rule set takes for\n\
                 failed, are counted by reason and enter no latency. std is that of the values themselves (divided by n). Goodput: successful\n\
-                requests that keep all limits, per second; without a second token a request keeps every limit of TPOT.",
+                requests that keep all limits, per second; without a second token a request keeps every limit of TPOT.\n\
+                client_bound is there if the client spoiled one of the loads, and says how.",
         )
         .input_list("requests", "JSON Lines, or SQLite with a table requests (events as JSON text); the rows of all files are pooled")
         .output("summary", "JSON: {\"rules\", \"percentile_rule\", \"units\", \"counts\", \"metrics\": {name: {\"n\", \"mean\", \"std\", \"min\", \"max\", \"p50\", ...}}, \"throughput\", \"goodput\"}")
@@ -89,11 +91,12 @@ impl Stage for Compute {
         let params: Params = ctx.params()?;
         let origin = params.from;
         let asked = params.asked();
-        let mut rows = Vec::new();
+        let (mut rows, mut spoiled) = (Vec::new(), Vec::new());
         for file in ctx.files("requests") {
             rows.extend(row::read_from(file, origin)?);
+            spoiled.extend(recorded::spoiled_file(file)?);
         }
-        let summary = summarize(&rows, &asked).map_err(|message| {
+        let mut summary = summarize(&rows, &asked).map_err(|message| {
             let hint = match message.starts_with("window") {
                 true => "the window counts from the first send, not from the clock's 0",
                 false => "AISBench's own files tell times only: rules aisbench",
@@ -106,6 +109,11 @@ impl Stage for Compute {
             rows.len(),
             summary["counts"]["failed"]
         ));
+        if !spoiled.is_empty() {
+            let reasons = spoiled.join("; ");
+            ctx.log(format!("client_bound: {reasons}"));
+            summary["client_bound"] = json!(reasons);
+        }
         ctx.write_json("summary", &summary)?;
         Ok(Done::Made)
     }
@@ -113,8 +121,6 @@ impl Stage for Compute {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::stage::harness::Bench;
 

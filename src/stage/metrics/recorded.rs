@@ -1,6 +1,9 @@
 //! What a table of `llm.load` says of its requests beside their rows: names, answers, moments, and its clock. Unaware of metrics.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::api::{InputFile, StageError};
+use crate::stage::sqlite;
 
 /// What is known of a request: of its last attempt, as its row. Moments are ns of CLOCK_MONOTONIC.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +56,23 @@ pub fn requests(db: &Connection) -> rusqlite::Result<Vec<Recorded>> {
         })
     })?;
     found.collect()
+}
+
+/// Why the client spoiled a load, if it did and the load was kept: whatever is made of it has to show this.
+pub fn spoiled(db: &Connection) -> rusqlite::Result<Option<String>> {
+    if !db.table_exists(None, "self_check")? {
+        return Ok(None);
+    }
+    db.query_row("SELECT reasons FROM self_check WHERE client_bound LIMIT 1", [], |row| row.get(0)).optional()
+}
+
+/// The same of a file of requests; of one that is no table of `llm.load` nothing is known.
+pub fn spoiled_file(file: &InputFile) -> Result<Option<String>, StageError> {
+    if !sqlite::is_database(&file.path) {
+        return Ok(None);
+    }
+    let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name));
+    spoiled(&sqlite::open_to_read(&file.path).map_err(failed)?).map_err(failed)
 }
 
 /// The clock before the load.

@@ -32,7 +32,7 @@ impl Stage for Report {
     fn signature(&self) -> Signature {
         Signature::new::<NoParams>(
             "Result lines of a vendor evaluation: TTFT (s), Throughput (new tokens/s after the first token), Tps (all tokens/s), Time (s), MFU,\n\
-                ROUGE1 and ROUGE2 (F, 0 to 1), each NAME:VALUE, in this order. The JSON has them too, with everything that they were computed from.",
+                ROUGE1 and ROUGE2 (F, 0 to 1), each NAME:VALUE, in this order, and CLIENT_BOUND:REASONS after them if the client spoiled the load (llm.load). The JSON has them too, with everything that they were computed from.",
         )
         .input("mfu", "the summary of eval.mfu")
         .input("rouge", "the summary of eval.rouge, variant google, with rouge1 and rouge2")
@@ -62,6 +62,10 @@ impl Stage for Report {
             })?;
             text.push_str(&format!("{name}:{}\n", python_float(number)));
             values.insert(name, number.into());
+        }
+        if let Some(reasons) = mfu.get("client_bound").and_then(Value::as_str) {
+            text.push_str(&format!("CLIENT_BOUND:{reasons}\n"));
+            values.insert("CLIENT_BOUND", reasons.into());
         }
         values.insert("mfu_summary", Value::Object(mfu));
         values.insert("rouge_summary", Value::Object(rouge));

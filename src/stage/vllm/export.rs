@@ -116,6 +116,11 @@ impl Stage for Export {
         let run = Run::of(&rows, &known, params.first.rules());
         let mut out = definition(&load, &params, rows.len());
         out.insert("date".to_owned(), json!(date(clock.unix)));
+        if let Some(reasons) = recorded::spoiled(&db).map_err(failed)? {
+            // as --metadata adds members
+            ctx.log(format!("client_bound: {reasons}"));
+            out.insert("client_bound".to_owned(), json!(reasons));
+        }
         let failures = run.numbers(&mut out, &rows, &load, &params)?;
         ctx.write_json("result", &Value::Object(out))?;
         ctx.log(format!("{} requests, {failures} failed", rows.len()));

@@ -25,6 +25,7 @@ pub use rows::{NodeRow, NodeSummary, PublishedRow};
 pub(super) use state::SCHEMA;
 
 use super::hash::hash_file;
+use super::local::Home;
 use super::tree::{self, FileContent, Links};
 use super::writer::{self, Work, Writer};
 use super::{Store, db, pool};
@@ -115,6 +116,11 @@ impl Workspace {
             session: fastrand::i64(..),
             in_session: AtomicBool::new(false),
         })
+    }
+
+    /// What results that stand in it only are found by.
+    pub(super) fn home(&self) -> Home {
+        Home::new(Digest::of(self.root.as_os_str().as_bytes()), &self.dir)
     }
 
     /// The root directory, absolute and without links.

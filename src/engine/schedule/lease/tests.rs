@@ -226,7 +226,7 @@ fn nothing_is_held_twice_and_nobody_waits_for_ever() {
                 own: rng.bool().then(|| demand(&mut rng)),
                 uses: (0..3)
                     .map(|service| Use { service, whole: rng.u8(..5) == 0, alone: rng.bool() })
-                    .filter(|one| (seed + one.service as u64) % 3 > 0)
+                    .filter(|one| !(seed + one.service as u64).is_multiple_of(3))
                     .collect(),
             };
             let could = fleet.could(&wants);

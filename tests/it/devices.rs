@@ -249,8 +249,7 @@ fn a_measurement_depends_on_the_models_it_leases_and_not_on_what_is_there() {
     w.run(&["--devices", "gpu:8"]).ok().all_fresh();
     let hardware = |args: &[&str]| {
         let explained = w.flow(&[&["explain", "flow.json", "m"][..], args].concat()).ok().stdout;
-        let line = explained.lines().rfind(|line| line.contains("hardware")).unwrap().to_owned();
-        line
+        explained.lines().rfind(|line| line.contains("hardware")).unwrap().to_owned()
     };
     assert!(
         hardware(&["--devices", "gpu:8"]).contains("gpu virtual x 1; cpu "),

@@ -26,13 +26,16 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
         );
         return Err(error);
     };
-    let wants = Wants { own: None, uses: vec![Use { service: ix, whole: true, alone: false }] };
+    let whole = |service| Use { service, whole: true, alone: false };
+    let needed = session.project.graph.needed_services(ix);
+    let uses = needed.into_iter().chain([ix]).map(whole).collect();
+    let wants = Wants { own: None, uses };
     let (_fleet, lease) = session.project.lease(&format!("service '{service}'"), &wants, &session.sink)?;
     let seats = lease.seats.get(&ix).cloned().unwrap_or_default();
-    let result = session.services.addresses(session, ix, &seats, &session.interrupts.stop);
+    let result = session.services.call(session, &lease.seats, &session.interrupts.stop);
     let result = match result {
-        Ok(addresses) => {
-            addresses.iter().for_each(|address| ready(&address.url));
+        Ok(called) => {
+            called[&ix].iter().for_each(|address| ready(&address.url));
             loop {
                 if session.stopping() {
                     break Ok(());
@@ -70,10 +73,8 @@ pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> R
         }
         let (_fleet, lease) = session.project.lease(&node.id, &wants(&node), &session.sink)?;
         running.devices = session.project.leased(&lease.devices);
-        for (service, seats) in &lease.seats {
-            let addresses = session.services.addresses(session, *service, seats, &session.interrupts.stop);
-            running.services.insert(*service, addresses.map_err(with_tail)?);
-        }
+        let called = session.services.call(session, &lease.seats, &session.interrupts.stop);
+        running.services = called.map_err(with_tail)?;
         let mut env = session.base_env();
         show_devices(&mut env, &running.devices);
         let mut env: std::collections::BTreeMap<String, String> = env.into_iter().collect();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::alone;
 use super::collect::{self, Found, Made};
 use super::command::{self, Room};
 use super::commit::Pending;
@@ -29,7 +30,7 @@ use crate::event::{Begin, Event, Timing};
 use crate::exec::{Device, ServiceFailure};
 use crate::graph::{Fill, Item, Node, NodeAction, NodeIx};
 use crate::key::{Facts, Reason};
-use crate::model::{Artifact, Retry};
+use crate::model::{Artifact, ExclusiveScope, Retry};
 use crate::store::{KeyLock, NodeRow, ResultRecord};
 
 /// What a job has to do.
@@ -433,6 +434,8 @@ impl<'s> Job<'s> {
         for (output, place) in node.outputs.iter().zip(&places) {
             running.outputs.insert(output.name.clone(), place.path.clone());
         }
+        let exclusive = node.resources.exclusive == Some(ExclusiveScope::Run);
+        let others = exclusive.then(alone::others).flatten();
         let (begun, begun_ns) = (Instant::now(), clock::now_ns());
         let mut read = Vec::new();
         let result = if command::is_command(node) {
@@ -446,6 +449,9 @@ impl<'s> Job<'s> {
         };
         let seconds = begun.elapsed().as_secs_f64();
         self.timing.execute = seconds;
+        if exclusive {
+            self.record.insert("alone".to_owned(), alone::record(others, alone::others()));
+        }
         let outcome = match result {
             Err(failure) => Err(self.explain_death(failure)),
             Ok(done) => match self.service_death() {
@@ -490,10 +496,8 @@ impl<'s> Job<'s> {
         for (service, instance) in std::mem::take(&mut self.lease.ends) {
             session.services.stop_instance(session, service, instance);
         }
-        for (service, seats) in self.lease.seats.clone() {
-            let addresses = session.services.addresses(session, service, &seats, &self.cancel);
-            running.services.insert(service, addresses.map_err(|e| self.of_service(e))?);
-        }
+        let called = session.services.call(session, &self.lease.seats, &self.cancel);
+        running.services = called.map_err(|e| self.of_service(e))?;
         Ok(())
     }
 

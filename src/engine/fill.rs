@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
-use super::services::plain;
+use super::services::{Called, plain};
 use crate::api::InputFile;
 use crate::exec::Device;
-use crate::graph::{Arg, Fill, Late, NodeAction, ServiceIx, ShellPart, shell_words};
+use crate::graph::{Arg, Fill, Late, NodeAction, ShellPart, shell_words};
 use crate::model::ServiceField;
 
 /// Where a running service can be reached.
@@ -26,7 +26,7 @@ pub(super) struct Running {
     pub(super) inputs: IndexMap<String, Vec<InputFile>>,
     pub(super) outputs: HashMap<String, PathBuf>,
     /// Of each service the instances that are used.
-    pub(super) services: HashMap<ServiceIx, Vec<Address>>,
+    pub(super) services: Called,
     /// Leased by the node itself, or by the service that is being started.
     pub(super) devices: Vec<Device>,
     pub(super) port: Option<u16>,

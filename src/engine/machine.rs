@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::options::RunOptions;
 use super::plan::{PlanStatus, foresee};
 use super::project::Project;
-use super::schedule::{Fleet, Lease, Locks, NoLocks, ServiceKind, Use, Wants};
+use super::schedule::{Fleet, Lease, Locks, NoLocks, ServiceKind, Shared, Use, Wants};
 use crate::error::{Error, Result};
 use crate::event::{Event, LeasedDevice, Sink};
 use crate::exec::{self, Denied, Device, Found, MachineLock, MachineLocks, worded};
@@ -339,12 +339,12 @@ pub(super) fn check_leases(project: &Project, options: &RunOptions, selection: &
     needed.map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// Devices locked for this run among all runs of the machine; virtual ones are nobody else's.
+/// What this run has of the machine, locked among all runs; virtual devices are nobody else's.
 struct RunLocks {
     locks: MachineLocks,
     devices: Vec<Device>,
-    held: HashMap<usize, MachineLock>,
-    told: HashSet<usize>,
+    held: HashMap<Shared, MachineLock>,
+    told: HashSet<String>,
     sink: Arc<dyn Sink>,
 }
 
@@ -361,39 +361,57 @@ impl RunLocks {
         Self { locks, devices, held: HashMap::new(), told: HashSet::new(), sink }
     }
 
-    fn say(&mut self, device: usize, message: String) {
-        if self.told.insert(device) {
+    /// Once for each `what`.
+    fn say(&mut self, what: String, message: String) {
+        if self.told.insert(what) {
             self.sink.emit(Event::Note { message });
         }
     }
 }
 
 impl Locks for RunLocks {
-    fn take(&mut self, at: usize) -> bool {
-        let device = &self.devices[at];
-        if device.is_virtual() {
-            return true;
-        }
-        let name = format!("device {} ({})", device.index, device.uuid);
-        match self.locks.try_take("device", &device.uuid) {
+    fn take(&mut self, what: &Shared) -> bool {
+        let (kind, name, shown, holds) = match what {
+            Shared::Device(at) if self.devices[*at].is_virtual() => return true,
+            Shared::Device(at) => {
+                let device = &self.devices[*at];
+                (
+                    "device",
+                    device.uuid.clone(),
+                    format!("device {} ({})", device.index, device.uuid),
+                    "is leased by",
+                )
+            }
+            Shared::Slot(pool, slot) => {
+                ("pool", format!("{slot} of {pool}"), format!("pool '{pool}'"), "is used by")
+            }
+            Shared::Alone => {
+                ("exclusive", String::new(), "being alone on this machine".to_owned(), "is held by")
+            }
+        };
+        match self.locks.try_take(kind, &name) {
             Ok(lock) => {
-                self.held.insert(at, lock);
+                self.held.insert(what.clone(), lock);
                 true
             }
             Err(Denied::Held(pid)) => {
                 let who =
                     pid.map_or_else(|| "another run".to_owned(), |pid| format!("the run of process {pid}"));
-                self.say(at, format!("{name} is leased by {who}: waiting for it, or for another"));
+                let waits = match what {
+                    Shared::Alone => "waiting for its end",
+                    _ => "waiting for it, or for another",
+                };
+                self.say(shown.clone(), format!("{shown} {holds} {who}: {waits}"));
                 false
             }
             Err(Denied::Fault(why)) => {
-                self.say(at, format!("{name} is not locked against other runs: {why}"));
+                self.say(shown.clone(), format!("{shown} is not locked against other runs: {why}"));
                 true
             }
         }
     }
 
-    fn give(&mut self, at: usize) {
-        self.held.remove(&at);
+    fn give(&mut self, what: &Shared) {
+        self.held.remove(what);
     }
 }

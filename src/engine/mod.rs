@@ -8,6 +8,7 @@
 //! `schedule` is the pure resource model.
 
 mod adopt;
+mod alone;
 mod aside;
 mod attach;
 mod attempt;

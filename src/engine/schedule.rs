@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::graph::{NodeIx, ServiceIx};
 use crate::model::ExclusiveScope;
 
-pub(super) use lease::{Fleet, Lease, Locks, NoLocks, Seat, ServiceKind, Use, Wants};
+pub(super) use lease::{Fleet, Lease, Locks, NoLocks, Seat, ServiceKind, Shared, Use, Wants};
 
 /// What the machine and the workflow offer.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,8 @@ pub(super) struct Capacity {
     pub(super) cpu: u32,
     pub(super) mem: u64,
     pub(super) pools: BTreeMap<String, u32>,
+    /// Those of them that all runs of the machine share.
+    pub(super) machine_pools: BTreeSet<String>,
 }
 
 /// Nodes that wait for others (a server, say) at once: each has a thread, and a machine has only so many.
@@ -44,6 +46,8 @@ pub(super) struct Scheduler {
     fleet: Fleet,
     /// Of what runs.
     leases: HashMap<NodeIx, Lease>,
+    /// What of the machine it has, and no other run.
+    shared: HashMap<NodeIx, Vec<Shared>>,
     /// CPU slots that may be used now, if fewer than there are.
     allowed: Option<u32>,
     /// Highest priority first, then lowest index.
@@ -78,11 +82,21 @@ impl Scheduler {
         let mut away = BTreeSet::new();
         let (priority, node, lease) = loop {
             let (priority, node) = self.choose(self.cpu(), &away)?;
-            match self.fleet.take(&self.demands[&node].wants) {
-                Some(lease) => break (priority, node, lease),
+            let Some(lease) = self.fleet.take(&self.demands[&node].wants) else {
                 // another run has a device
-                None => away.insert(node),
+                away.insert(node);
+                continue;
             };
+            match self.take_shared(node) {
+                Some(shared) if shared.is_empty() => {}
+                Some(shared) => drop(self.shared.insert(node, shared)),
+                None => {
+                    self.fleet.give(&lease);
+                    away.insert(node);
+                    continue;
+                }
+            }
+            break (priority, node, lease);
         };
         if lease != Lease::default() {
             self.leases.insert(node, lease);
@@ -98,6 +112,42 @@ impl Scheduler {
         self.waiting += usize::from(demand.waits);
         self.running.insert(node, demand);
         Some(node)
+    }
+
+    /// What of the machine a node takes for itself; `None` if other runs have it.
+    fn take_shared(&mut self, node: NodeIx) -> Option<Vec<Shared>> {
+        let demand = &self.demands[&node];
+        let size = |pool: &String| self.capacity.pools.get(pool).copied().unwrap_or(0);
+        let of_machine = |pool: &&String| self.capacity.machine_pools.contains(*pool);
+        // alone in a pool is to have all of it
+        let whole = match &demand.exclusive {
+            Some(ExclusiveScope::Pool(pool)) => Some((pool, size(pool))),
+            _ => None,
+        };
+        let slots: BTreeMap<&String, u32> = demand
+            .pools
+            .iter()
+            .map(|(pool, n)| (pool, *n))
+            .chain(whole)
+            .filter(|(pool, _)| of_machine(pool))
+            .collect();
+        let mut taken = Vec::new();
+        if demand.exclusive == Some(ExclusiveScope::Run) {
+            if !self.fleet.take_shared(&Shared::Alone) {
+                return None;
+            }
+            taken.push(Shared::Alone);
+        }
+        for (pool, n) in slots {
+            match self.fleet.take_slots(pool, n, size(pool)) {
+                Some(slots) => taken.extend(slots),
+                None => {
+                    self.fleet.give_shared(&taken);
+                    return None;
+                }
+            }
+        }
+        Some(taken)
     }
 
     /// What a node that was just started has leased.
@@ -204,6 +254,9 @@ impl Scheduler {
             }
             if let Some(lease) = self.leases.remove(&node) {
                 self.fleet.give(&lease);
+            }
+            if let Some(shared) = self.shared.remove(&node) {
+                self.fleet.give_shared(&shared);
             }
             self.ended += 1;
             self.freed = Some((node, demand));
@@ -320,7 +373,7 @@ mod tests {
 
     fn scheduler(cpu: u32, pools: &[(&str, u32)]) -> Scheduler {
         let pools = pools.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
-        Scheduler::new(Capacity { cpu, mem: 100, pools }, Fleet::default())
+        Scheduler::new(Capacity { cpu, mem: 100, pools, ..Capacity::default() }, Fleet::default())
     }
 
     fn cpu(n: u32) -> Demand {

@@ -1,6 +1,6 @@
 //! Services of a run, each perhaps in several instances: started when a dependent is about to run, stopped when the last one is done.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -18,6 +18,9 @@ use crate::model::Probe;
 /// The instances of all services of the graph, as far as they were ever asked for.
 #[derive(Default)]
 pub(super) struct Services(Mutex<HashMap<(ServiceIx, usize), Instance>>);
+
+/// The addresses of the instances that are used, by service.
+pub(super) type Called = HashMap<ServiceIx, Vec<Address>>;
 
 /// One of them; who starts or stops it holds it meanwhile.
 type Instance = Arc<Mutex<Slot>>;
@@ -48,20 +51,46 @@ impl Services {
         known
     }
 
-    /// The addresses of leased instances; those that are down are started, all at once.
-    pub(super) fn addresses(
+    /// The addresses of leased instances; those that are down are started, first what others refer to, else all at once.
+    pub(super) fn call(
         &self,
         session: &Session,
-        ix: ServiceIx,
-        seats: &[Seat],
+        seats: &BTreeMap<ServiceIx, Vec<Seat>>,
+        cancel: &CancelToken,
+    ) -> Result<Called, ServiceFailure> {
+        let mut called = Called::new();
+        let mut left: Vec<ServiceIx> = seats.keys().copied().collect();
+        while !left.is_empty() {
+            let uses = |ix: &ServiceIx| &session.project.graph.services[*ix].uses;
+            let (next, rest): (Vec<_>, Vec<_>) =
+                left.iter().partition(|ix| uses(ix).iter().all(|used| called.contains_key(used)));
+            if next.is_empty() {
+                return Err(failed("services that need each other".to_owned()));
+            }
+            let wave: Vec<(ServiceIx, &Seat)> =
+                next.iter().flat_map(|ix| seats[ix].iter().map(|seat| (*ix, seat))).collect();
+            let addresses = self.addresses(session, &wave, &called, cancel)?;
+            for ((ix, _), address) in wave.into_iter().zip(addresses) {
+                called.entry(ix).or_default().push(address);
+            }
+            left = rest;
+        }
+        Ok(called)
+    }
+
+    fn addresses(
+        &self,
+        session: &Session,
+        seats: &[(ServiceIx, &Seat)],
+        called: &Called,
         cancel: &CancelToken,
     ) -> Result<Vec<Address>, ServiceFailure> {
-        if let [seat] = seats {
-            return Ok(vec![self.address(session, ix, seat, cancel)?]);
+        if let [(ix, seat)] = seats {
+            return Ok(vec![self.address(session, *ix, seat, called, cancel)?]);
         }
         std::thread::scope(|scope| {
-            let starts: Vec<_> =
-                seats.iter().map(|seat| scope.spawn(|| self.address(session, ix, seat, cancel))).collect();
+            let start = |(ix, seat): &(ServiceIx, &Seat)| self.address(session, *ix, seat, called, cancel);
+            let starts: Vec<_> = seats.iter().map(|one| scope.spawn(move || start(one))).collect();
             let all: Vec<_> = starts
                 .into_iter()
                 .map(|start| start.join().unwrap_or_else(|_| Err(failed("the start panicked".to_owned()))))
@@ -75,13 +104,14 @@ impl Services {
         session: &Session,
         ix: ServiceIx,
         seat: &Seat,
+        called: &Called,
         cancel: &CancelToken,
     ) -> Result<Address, ServiceFailure> {
         let name = name(session, ix, seat.instance);
         let slot = self.slot(ix, seat.instance);
         let mut slot = lock(&slot);
         if matches!(&*slot, Slot::Down) {
-            *slot = match start(session, ix, seat, cancel) {
+            *slot = match start(session, ix, seat, called, cancel) {
                 Ok(running) => Slot::Up(running),
                 Err(failure) if cancel.is_cancelled() => return Err(failure),
                 Err(failure) => {
@@ -193,6 +223,7 @@ fn start(
     session: &Session,
     ix: ServiceIx,
     seat: &Seat,
+    called: &Called,
     cancel: &CancelToken,
 ) -> Result<RunningService, ServiceFailure> {
     let name = name(session, ix, seat.instance);
@@ -204,7 +235,7 @@ fn start(
     });
     let begun = Instant::now();
     let node = &session.project.graph.services[ix];
-    let spec = spec(session, node, &name, devices).map_err(faulty)?;
+    let spec = spec(session, node, &name, devices, called).map_err(faulty)?;
     let guard = session.guard().map_err(|e| failed(e.to_string()))?;
     let running = RunningService::start(&spec, guard, cancel)?;
     session.emit(Event::ServiceReady {
@@ -225,16 +256,16 @@ fn spec(
     node: &ServiceNode,
     name: &str,
     devices: Vec<Device>,
+    called: &Called,
 ) -> Result<ServiceSpec, String> {
-    let on = |port: Option<u16>, devices: &[Device]| Running {
-        port,
-        devices: devices.to_vec(),
-        ..Running::default()
-    };
-    let none = on(None, &devices);
-    let with_port = on(Some(1), &devices);
     let mut base = session.base_env();
     show_devices(&mut base, &devices);
+    let have = Arc::new((devices, called.clone()));
+    let on = move |port: Option<u16>| {
+        let (devices, services) = have.as_ref();
+        Running { port, devices: devices.clone(), services: services.clone(), ..Running::default() }
+    };
+    let (none, with_port) = (on(None), on(Some(1)));
     let mut late_env: Vec<(String, crate::graph::Value)> = Vec::new();
     for (name, value) in &node.env {
         late_env.push((name.clone(), value.clone()));
@@ -244,9 +275,9 @@ fn spec(
         value.fill(&with_port).map_err(|e| format!("variable {name}: {e}"))?;
     }
     base.retain(|(name, _)| !node.env.contains_key(name));
-    let seen = devices.clone();
+    let on_env = on.clone();
     let env = move |port: u16| {
-        let running = on(Some(port), &seen);
+        let running = on_env(Some(port));
         let mut env: HashMap<String, String> = base.iter().cloned().collect();
         for (name, value) in &late_env {
             if let Ok(value) = value.fill(&running) {
@@ -272,7 +303,7 @@ fn spec(
             with_port.argv(action)?;
             let action: NodeAction = action.clone();
             let argv = move |port: u16| {
-                let running = on(Some(port), &devices);
+                let running = on(Some(port));
                 running.argv(&action).unwrap_or_default()
             };
             (Box::new(argv), node.probe.clone())

@@ -58,6 +58,9 @@ pub fn expand(request: &Expansion<'_>) -> Result<Graph> {
     let ids: Vec<String> = expander.scopes.steps.iter().map(|def| def.id.clone()).collect();
     let Expander { nodes, drafts, faults, states, .. } = expander;
     let mut faults = faults.into_inner();
+    if faults.is_empty() {
+        services::close(&mut nodes.borrow_mut(), &services);
+    }
     // nodes stand in declared order of their steps, whatever order expansion took
     let mut order: Vec<NodeIx> = Vec::new();
     let mut empty_steps = Vec::new();

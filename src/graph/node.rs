@@ -1,6 +1,6 @@
 //! Nodes, their inputs and outputs, services, and the graph of them. Unaware of how they came to be.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use petgraph::graph::DiGraph;
@@ -257,6 +257,10 @@ pub struct ServiceNode {
     pub replicas: u32,
     /// Its instances are on the devices of this service's.
     pub beside: Option<ServiceIx>,
+    /// Services that it refers to itself, sorted: they are up before it.
+    pub uses: Vec<ServiceIx>,
+    /// Those of them of which it refers to one instance, sorted.
+    pub one: Vec<ServiceIx>,
 }
 
 /// What a service runs.
@@ -275,7 +279,24 @@ pub enum ServiceAction {
     Command(NodeAction),
 }
 
+/// The services that have to be up before this one: those that it refers to, and theirs.
+pub(super) fn needed_services(services: &[ServiceNode], ix: ServiceIx) -> BTreeSet<ServiceIx> {
+    let mut found = BTreeSet::new();
+    let mut open = services[ix].uses.clone();
+    while let Some(next) = open.pop() {
+        if found.insert(next) {
+            open.extend(&services[next].uses);
+        }
+    }
+    found
+}
+
 impl Graph {
+    /// The services that have to be up before this one: those that it refers to, and theirs.
+    pub fn needed_services(&self, ix: ServiceIx) -> BTreeSet<ServiceIx> {
+        needed_services(&self.services, ix)
+    }
+
     /// Path of an item as a person names it.
     pub fn item_path(&self, item: &Item) -> String {
         match item {

@@ -514,3 +514,101 @@ fn up_starts_every_instance_and_exec_leases_what_the_node_does() {
     assert_eq!(String::from_utf8_lossy(&out.stdout).lines().count(), 3);
     nothing_left(&w, LONG);
 }
+
+/// Two workspaces of one user, each with a node that waits for a file `go`.
+fn two_runs(resources: Value, of_step: Value) -> (Workspace, Workspace) {
+    let flow = json!({"resources": resources, "steps": {"hold": {
+        "run": "touch at-work; until [ -e go ]; do sleep 0.01; done; echo x > ${outputs.o}",
+        "resources": of_step, "outputs": {"o": "out/o"}, "timeout": "60s"
+    }}});
+    let a = Workspace::with(flow.clone());
+    std::fs::create_dir_all(a.path("runtime")).unwrap();
+    let runtime = a.path("runtime").display().to_string();
+    (a.env("XDG_RUNTIME_DIR", runtime.clone()), Workspace::with(flow).env("XDG_RUNTIME_DIR", runtime))
+}
+
+#[test]
+fn pools_and_being_alone_may_be_the_machines() {
+    let machine = |size: u32| json!({"pools": {"disk": {"size": size, "scope": "machine"}}});
+    for (resources, of_step, told) in [
+        (machine(1), json!({"pool": {"disk": 1}}), Some("pool 'disk' is used by the run of process")),
+        (machine(2), json!({"exclusive": "disk"}), Some("pool 'disk' is used by the run of process")),
+        (
+            json!({}),
+            json!({"exclusive": true}),
+            Some("being alone on this machine is held by the run of process"),
+        ),
+        (machine(2), json!({"pool": {"disk": 1}}), None),
+        (json!({"pools": {"disk": 1}}), json!({"pool": {"disk": 1}}), None),
+    ] {
+        let (a, b) = two_runs(resources, of_step.clone());
+        let start = |w: &Workspace| {
+            w.command(&["run", "flow.json"]).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        };
+        let first = start(&a);
+        wait_for("the first run", LONG, || a.has("at-work"));
+        let second = start(&b);
+        if told.is_some() {
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!b.has("at-work"), "{of_step}");
+        } else {
+            wait_for("the second run", LONG, || b.has("at-work"));
+        }
+        a.write("go", "");
+        b.write("go", "");
+        Run::of(first.wait_with_output().unwrap()).ok();
+        let second = Run::of(second.wait_with_output().unwrap()).ok();
+        assert!(told.is_none_or(|told| second.stderr.contains(told)), "{of_step}: {}", second.stderr);
+    }
+}
+
+#[test]
+fn a_node_that_wanted_to_be_alone_says_whether_it_was() {
+    let w = Workspace::with(json!({"steps": {
+        "m": {"run": "sleep 0.1; echo x > ${outputs.o}", "resources": {"exclusive": true}, "outputs": {"o": "out/m"}},
+        "n": {"run": "echo x > ${outputs.o}", "outputs": {"o": "out/n"}}
+    }}));
+    w.run(&[]).ok();
+    let record = w.flow(&["log", "show", "--json"]).ok().json();
+    let nodes = record["nodes"].as_array().unwrap();
+    let of = |id: &str| nodes.iter().find(|node| node["id"] == id).unwrap()["record"]["alone"].clone();
+    let alone = of("m");
+    for side in ["busy_cpus_before", "busy_cpus_after"] {
+        assert!(alone[side].as_f64().is_some_and(|busy| busy >= 0.0), "{alone}");
+    }
+    assert!(alone["ran_alone"].is_boolean());
+    assert_eq!(of("n"), Value::Null);
+}
+
+#[test]
+fn a_service_finds_those_that_it_refers_to_up_before_it() {
+    let gateway = "echo $BACKENDS > backends; exec python3 -c 'import socket,time,sys; s=socket.socket(); s.bind((\"127.0.0.1\", int(sys.argv[1]))); s.listen(); time.sleep(1000)' ${service.port}";
+    let w = Workspace::with(json!({
+        "resources": {"devices": "gpu:2"},
+        "services": {
+            "gateway": {"run": gateway, "env": {"BACKENDS": "${services.pods.urls}"}},
+            "pods": pods(json!({"per": "gpu", "with": {"model": "one"}}))
+        },
+        "steps": {
+            "u": {"run": "echo ${services.gateway.url} > ${outputs.o}", "outputs": {"o": "out/u"}},
+            "own": {"run": "echo $CUDA_VISIBLE_DEVICES > ${outputs.o}", "needs": ["u"], "resources": {"gpu": 2}, "outputs": {"o": "out/own"}},
+            "again": {"run": "echo ${services.gateway.url} > ${outputs.o}; cat backends", "needs": ["own"], "outputs": {"o": "out/again"}}
+        }
+    }));
+    let run = w.run(&[]).ok();
+    assert_eq!(w.read("out/own"), "0,1\n");
+    // the gateway was ended with what it refers to, and knows the new ones
+    assert_eq!(run.stderr.matches("starting  service gateway").count(), 2, "{}", run.stderr);
+    let last: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("service   pods#")).collect();
+    assert_eq!(last.len(), 4, "{}", run.stderr);
+    for line in &last[2..] {
+        let url = line.split_whitespace().nth(2).unwrap();
+        assert!(w.read("backends").contains(url), "{url} in {}", w.read("backends"));
+    }
+    nothing_left(&w, LONG);
+    // what is behind the service is part of what is measured
+    let mut flow = w.json("flow.json");
+    flow["services"]["pods"]["with"]["model"] = "other".into();
+    w.workflow(flow);
+    w.run(&[]).ok().ran(["u", "again"]);
+}

@@ -1589,46 +1589,44 @@ fn what_refers_to_something_at_fault_is_not_at_fault() {
 }
 
 #[test]
-fn what_is_not_yet_there() {
-    check(
-        r#"{
-  "name": "x",
-  "resources": {"pools": {"net": {"size": 4, "scope": "machine"}}},
-  "steps": {"a": {"run": "true"}}
-}"#,
-        expect![[r#"
-            exit 3
-            error: not yet: a pool that all runs on the machine share
-             --> flow.json:3:55
-              |
-            3 |   "resources": {"pools": {"net": {"size": 4, "scope": "machine"}}},
-              |                                                       ^^^^^^^^^
-              |
-              = help: this is part of the format, and of a later version of flow
-
-            error: the workflow has a fault
-        "#]],
-    );
+fn services_in_a_circle() {
     check(
         r#"{
   "name": "x",
   "services": {
-    "web": {"uses": "sim.http", "with": {"dir": "d"}},
-    "api": {"run": ["api"], "env": {"PORT": "${service.port}", "WEB": "${services.web.url}"}}
+    "web": {"run": ["web", "${services.api.url}"]},
+    "many": {"run": ["many"], "replicas": 2},
+    "api": {"run": ["api", "${services.many.url}"], "env": {"PORT": "${service.port}", "WEB": "${services.web.url}"}}
   },
   "steps": {"a": {"run": "true"}}
 }"#,
         expect![[r#"
             exit 3
-            error: not yet: the variable 'WEB' of service 'api' refers to a service
-             --> flow.json:5:71
+            error: service 'web' needs itself to be up
+             --> flow.json:4:5
               |
-            5 |     "api": {"run": ["api"], "env": {"PORT": "${service.port}", "WEB": "${services.web.url}"}}
-              |                                                                       ^^^^^^^^^^^^^^^^^^^^^
+            4 |     "web": {"run": ["web", "${services.api.url}"]},
+              |     ^^^^^
               |
-              = help: give it a fixed port, or start both in one service
+              = help: one of them has to be up before the other: give it a fixed port, or start both in one service
 
-            error: the workflow has a fault
+            error: service 'api' needs itself to be up
+             --> flow.json:6:5
+              |
+            6 |     "api": {"run": ["api", "${services.many.url}"], "env": {"PORT": "${service.port}", "WEB": "${services.web.url}"}}
+              |     ^^^^^
+              |
+              = help: one of them has to be up before the other: give it a fixed port, or start both in one service
+
+            error: service 'api' refers to one instance of 'many', which has several
+             --> flow.json:6:5
+              |
+            6 |     "api": {"run": ["api", "${services.many.url}"], "env": {"PORT": "${service.port}", "WEB": "${services.web.url}"}}
+              |     ^^^^^
+              |
+              = help: take all of them (services.many.urls)
+
+            error: the workflow has 3 faults
         "#]],
     );
 }

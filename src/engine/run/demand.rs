@@ -43,6 +43,7 @@ pub(in crate::engine) fn capacity(project: &Project, options: &RunOptions) -> Ca
         cpu: options.jobs.max(1) as u32,
         mem: memory(),
         pools: pools.iter().map(|(name, pool)| (name.clone(), pool.size)).collect(),
+        machine_pools: pools.iter().filter(|(_, pool)| pool.machine).map(|(name, _)| name.clone()).collect(),
     }
 }
 

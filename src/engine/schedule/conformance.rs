@@ -71,7 +71,12 @@ fn case() -> impl Strategy<Value = Case> {
     (prop::collection::vec(job, 1..26), 1..7u32, any::<bool>(), cancel).prop_map(
         |(jobs, cpu, keep_going, cancel_after)| {
             let pools = BTreeMap::from([("p".to_owned(), 2), ("q".to_owned(), 1)]);
-            Case { jobs, capacity: Capacity { cpu, mem: 100, pools }, keep_going, cancel_after }
+            Case {
+                jobs,
+                capacity: Capacity { cpu, mem: 100, pools, ..Capacity::default() },
+                keep_going,
+                cancel_after,
+            }
         },
     )
 }

@@ -46,6 +46,8 @@ pub(in crate::engine) struct ServiceKind {
     replicas: usize,
     /// Its places are those of this service.
     beside: Option<ServiceIx>,
+    /// Services that have to be up as long as it is.
+    uses: Vec<ServiceIx>,
 }
 
 /// How many places a service has.
@@ -72,7 +74,7 @@ impl ServiceKind {
             (Some(demand), false) => (Some(demand.clone()), Places::Count(replicas), 1),
             (None, false) => (None, Places::Count(1), replicas),
         };
-        Self { demand, places, replicas, beside: service.beside }
+        Self { demand, places, replicas, beside: service.beside, uses: service.uses.clone() }
     }
 
     /// Devices of a place; `None` if it has none of its own.
@@ -108,12 +110,23 @@ pub(in crate::engine) struct Seat {
     pub(in crate::engine) devices: Vec<usize>,
 }
 
-/// Locks that runs share: a device that another run has cannot be leased now.
+/// What runs of one machine do not have at the same time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::engine) enum Shared {
+    /// A device, by its place in the list of all.
+    Device(usize),
+    /// A slot of a pool that is the machine's.
+    Slot(String, u32),
+    /// Being the only one that wants to be alone.
+    Alone,
+}
+
+/// Locks that runs share: what another run has cannot be had now.
 pub(in crate::engine) trait Locks: fmt::Debug + Send {
-    /// Takes the device; false if another run has it.
-    fn take(&mut self, device: usize) -> bool;
+    /// Takes it; false if another run has it.
+    fn take(&mut self, what: &Shared) -> bool;
     /// Gives it back.
-    fn give(&mut self, device: usize);
+    fn give(&mut self, what: &Shared);
 }
 
 /// Nobody else is there.
@@ -121,11 +134,11 @@ pub(in crate::engine) trait Locks: fmt::Debug + Send {
 pub(in crate::engine) struct NoLocks;
 
 impl Locks for NoLocks {
-    fn take(&mut self, _device: usize) -> bool {
+    fn take(&mut self, _what: &Shared) -> bool {
         true
     }
 
-    fn give(&mut self, _device: usize) {}
+    fn give(&mut self, _what: &Shared) {}
 }
 
 /// One process of a service.
@@ -208,9 +221,9 @@ impl Fleet {
             let lease = self.plan(&mut next, wants, &away)?;
             let news: Vec<usize> =
                 (0..self.devices.len()).filter(|at| next.taken[*at] && !self.state.taken[*at]).collect();
-            let denied = news.iter().position(|device| !self.locks.take(*device));
+            let denied = news.iter().position(|device| !self.locks.take(&Shared::Device(*device)));
             if let Some(denied) = denied {
-                news[..denied].iter().for_each(|device| self.locks.give(*device));
+                news[..denied].iter().for_each(|device| self.locks.give(&Shared::Device(*device)));
                 away.insert(news[denied]);
                 continue;
             }
@@ -258,9 +271,38 @@ impl Fleet {
         let before = std::mem::replace(&mut self.state, next);
         for (device, taken) in before.taken.iter().enumerate() {
             if *taken && !self.state.taken[device] {
-                self.locks.give(device);
+                self.locks.give(&Shared::Device(device));
             }
         }
+    }
+
+    /// Slots `count` of the `size` of a pool that is the machine's; `None` if other runs have too many.
+    pub(super) fn take_slots(&mut self, pool: &str, count: u32, size: u32) -> Option<Vec<Shared>> {
+        let mut taken = Vec::new();
+        for slot in 0..size {
+            if taken.len() == count as usize {
+                break;
+            }
+            let slot = Shared::Slot(pool.to_owned(), slot);
+            if self.locks.take(&slot) {
+                taken.push(slot);
+            }
+        }
+        if taken.len() == count as usize {
+            return Some(taken);
+        }
+        taken.iter().for_each(|slot| self.locks.give(slot));
+        None
+    }
+
+    /// Takes what only one run may have.
+    pub(super) fn take_shared(&mut self, what: &Shared) -> bool {
+        self.locks.take(what)
+    }
+
+    /// Gives such things back.
+    pub(super) fn give_shared(&mut self, what: &[Shared]) {
+        what.iter().for_each(|what| self.locks.give(what));
     }
 
     fn instance<'s>(&self, state: &'s mut State, service: ServiceIx, instance: usize) -> &'s mut Instance {
@@ -487,21 +529,52 @@ impl Fleet {
             let at = (0..state.places[service].len()).find(|at| {
                 let place = &state.places[service][*at];
                 let guests_idle = self.guests(service).all(|guest| state.places[guest][*at].is_idle());
-                place.leased && place.is_idle() && guests_idle && would_do(place)
+                let dependents = self.dependents(service);
+                let dependents_idle =
+                    dependents.iter().all(|one| state.places[*one].iter().all(Place::is_idle));
+                place.leased && place.is_idle() && guests_idle && dependents_idle && would_do(place)
             })?;
             Some((service, at))
         });
         let Some((service, at)) = found else { return false };
-        for ended in self.guests(service).chain([service]) {
-            let replicas = self.kinds[ended].replicas;
-            for (replica, instance) in state.places[ended][at].instances.iter_mut().enumerate() {
-                if std::mem::take(&mut instance.up) {
-                    ends.push((ended, at * replicas + replica));
-                }
+        // what needs it is ended first: all of it, since it refers to all instances
+        for dependent in self.dependents(service) {
+            for at in 0..state.places[dependent].len() {
+                self.end(state, dependent, at, ends);
             }
         }
-        self.vacate(state, service, at);
+        for ended in self.guests(service).chain([service]) {
+            self.end(state, ended, at, ends);
+        }
         true
+    }
+
+    /// Ends the instances of a place.
+    fn end(&self, state: &mut State, service: ServiceIx, at: usize, ends: &mut Vec<(ServiceIx, usize)>) {
+        let replicas = self.kinds[service].replicas;
+        for (replica, instance) in state.places[service][at].instances.iter_mut().enumerate() {
+            if std::mem::take(&mut instance.up) {
+                ends.push((service, at * replicas + replica));
+            }
+        }
+        if state.places[service][at].leased {
+            self.vacate(state, service, at);
+        }
+    }
+
+    /// Services that are up only as long as this one is, outermost first.
+    fn dependents(&self, service: ServiceIx) -> Vec<ServiceIx> {
+        let mut found = Vec::new();
+        let mut open = vec![service];
+        while let Some(next) = open.pop() {
+            for dependent in (0..self.kinds.len()).filter(|one| self.kinds[*one].uses.contains(&next)) {
+                found.retain(|known| *known != dependent);
+                found.push(dependent);
+                open.push(dependent);
+            }
+        }
+        found.reverse();
+        found
     }
 }
 

@@ -113,10 +113,7 @@ fn pool(report: &mut Report, node: &Node) -> Option<Pool> {
     field::known(report, node, keys::POOL, "a pool");
     let machine = match node.get("scope").map(|scope| (scope, scope.as_text())) {
         None | Some((_, Some("run"))) => false,
-        Some((scope, Some("machine"))) => {
-            report.not_yet(scope.span, "a pool that all runs on the machine share");
-            true
-        }
+        Some((_, Some("machine"))) => true,
         Some((scope, _)) => {
             report.fault(scope.span, "the scope of a pool is \"run\" or \"machine\"", None);
             false

@@ -259,6 +259,8 @@ mod tests {
             per_gpu: false,
             replicas: 1,
             beside: None,
+            uses: Vec::new(),
+            one: Vec::new(),
         });
         graph.order = (0..graph.nodes.len()).collect();
         graph

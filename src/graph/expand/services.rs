@@ -1,13 +1,14 @@
 //! Services: one per combination of their matrix, and which of them a reference means. Unaware of instances and devices.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Expander;
 use super::action::locate;
 use super::axes::duplicate;
 use crate::graph::eval::Context;
 use crate::graph::matrix::Combo;
-use crate::graph::{CommandIo, Late, ServiceAction, ServiceIx, ServiceNode, Value};
+use crate::graph::node::needed_services as needed;
+use crate::graph::{CommandIo, Late, Node, ServiceAction, ServiceIx, ServiceNode, Value};
 use crate::model::{Service, ServiceAction as Declared, ServiceField, Span};
 
 /// The combinations of every declared service, in order; [`ServiceIx`] counts through all of them.
@@ -37,8 +38,32 @@ impl Expander<'_> {
     /// All services.
     pub(super) fn services(&self) -> Vec<ServiceNode> {
         let mut out = Vec::new();
+        let mut places = Vec::new();
         for (def, combos) in self.services.0.iter().enumerate() {
-            out.extend(combos.iter().filter_map(|(_, combo)| self.service(def, combo)));
+            for service in combos.iter().filter_map(|(_, combo)| self.service(def, combo)) {
+                out.push(service);
+                places.push(self.scopes.services[def].service.span);
+            }
+        }
+        // a fault shifted the indices
+        if !self.faults.borrow().is_empty() {
+            return out;
+        }
+        for (ix, service) in out.iter().enumerate() {
+            if needed(&out, ix).contains(&ix) {
+                let hint = "one of them has to be up before the other: give it a fixed port, or start both in one service";
+                let message = format!("service '{}' needs itself to be up", service.id);
+                self.fault(places[ix], message, Some(hint.to_owned()));
+            }
+            let several = |used: &ServiceNode| used.per_gpu || used.replicas > 1 || used.beside.is_some();
+            for used in service.one.iter().map(|used| &out[*used]).filter(|used| several(used)) {
+                let hint = format!("take all of them (services.{}.urls)", used.id);
+                let message = format!(
+                    "service '{}' refers to one instance of '{}', which has several",
+                    service.id, used.id
+                );
+                self.fault(places[ix], message, Some(hint));
+            }
         }
         out
     }
@@ -49,28 +74,24 @@ impl Expander<'_> {
         let ctx = Context { scope: def.scope, combo, inputs: &no_inputs, implicit: None };
         let service = def.service;
         let action = self.service_action(service, &ctx)?;
-        let mut others = false;
-        let mut note = |late: &Late| others |= matches!(late, Late::Service { .. });
+        let (mut uses, mut one) = (BTreeSet::new(), BTreeSet::new());
+        let mut note = |late: &Late| {
+            if let Late::Service { services, field, .. } = late {
+                uses.extend(services);
+                if *field != ServiceField::Urls {
+                    one.extend(services);
+                }
+            }
+        };
         match &action {
             ServiceAction::Simulator { with, .. } => with.for_each_late(&mut note),
             ServiceAction::Command(action) => action.for_each_late(&mut note),
-        }
-        let hint = "give it a fixed port, or start both in one service";
-        if others {
-            let message = format!("not yet: service '{}' refers to another service", def.id);
-            self.fault(service.span, message, Some(hint.to_owned()));
         }
         let workflow = self.scopes.scopes[def.scope].workflow;
         let mut env = BTreeMap::new();
         for (name, expr) in workflow.env.iter().chain(&service.env) {
             let value = self.eval(expr, &ctx)?;
-            let mut others = false;
-            value.for_each_late(&mut |late| others |= matches!(late, Late::Service { .. }));
-            if others {
-                let message =
-                    format!("not yet: the variable '{name}' of service '{}' refers to a service", def.id);
-                self.fault(expr.span, message, Some(hint.to_owned()));
-            }
+            value.for_each_late(&mut note);
             env.insert(name.clone(), value);
         }
         let identity_files: Option<Vec<String>> = service
@@ -103,6 +124,8 @@ impl Expander<'_> {
             per_gpu: service.per_gpu,
             replicas: service.replicas,
             beside,
+            uses: uses.into_iter().collect(),
+            one: one.into_iter().collect(),
         })
     }
 
@@ -195,6 +218,21 @@ impl Expander<'_> {
         );
         self.fault(span, format!("there are {} of service '{id}'", found.len()), Some(hint));
         None
+    }
+}
+
+/// A node that uses a service needs those that this one needs, and all their instances.
+pub(super) fn close(nodes: &mut [Node], services: &[ServiceNode]) {
+    if services.iter().all(|service| service.uses.is_empty()) {
+        return;
+    }
+    for node in nodes.iter_mut().filter(|node| !node.services.is_empty()) {
+        let needed: BTreeSet<ServiceIx> = node.services.iter().flat_map(|ix| needed(services, *ix)).collect();
+        for list in [&mut node.services, &mut node.whole] {
+            list.extend(&needed);
+            list.sort_unstable();
+            list.dedup();
+        }
     }
 }
 

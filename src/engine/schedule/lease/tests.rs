@@ -29,7 +29,7 @@ fn one(service: ServiceIx) -> Wants {
 }
 
 fn kind(demand: Option<GpuDemand>, places: Places, replicas: usize) -> ServiceKind {
-    ServiceKind { demand, places, replicas, beside: None }
+    ServiceKind { demand, places, replicas, beside: None, uses: Vec::new() }
 }
 
 fn per_gpu() -> ServiceKind {
@@ -154,7 +154,8 @@ fn what_died_is_not_started_again_and_holds_no_device() {
 struct Others(Arc<Mutex<(BTreeSet<usize>, Vec<usize>)>>);
 
 impl Locks for Others {
-    fn take(&mut self, device: usize) -> bool {
+    fn take(&mut self, what: &Shared) -> bool {
+        let Shared::Device(device) = *what else { panic!("{what:?}") };
         let mut state = self.0.lock().unwrap();
         let free = !state.0.contains(&device);
         if free {
@@ -163,7 +164,8 @@ impl Locks for Others {
         free
     }
 
-    fn give(&mut self, device: usize) {
+    fn give(&mut self, what: &Shared) {
+        let Shared::Device(device) = *what else { panic!("{what:?}") };
         self.0.lock().unwrap().1.retain(|held| *held != device);
     }
 }

@@ -612,3 +612,66 @@ fn a_service_finds_those_that_it_refers_to_up_before_it() {
     w.workflow(flow);
     w.run(&[]).ok().ran(["u", "again"]);
 }
+
+#[test]
+fn the_pods_of_the_shipped_workflow_overlap_on_two_devices_and_run_once() {
+    let w = Workspace::shipped();
+    let file = "workflows/multi-pod.json";
+    let run = w.run_file(file, &["-j", "4", "--devices", "gpu:2"]).ok();
+    let loads: Vec<Value> = run.json()["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|node| node["id"].as_str().unwrap().starts_with("bench["))
+        .cloned()
+        .collect();
+    let mut devices: Vec<&str> = loads.iter().map(|node| node["device"].as_str().unwrap()).collect();
+    devices.sort_unstable();
+    assert_eq!(devices, ["gpu:0", "gpu:1"]);
+    let report = w.json("out/multi-pod/merge_results/merge_report.json");
+    assert!(report["overlap_ratio"].as_f64().unwrap() > 0.0, "{report}");
+    for devices in ["gpu:1", "gpu:2", "gpu:8"] {
+        w.run_file(file, &["--devices", devices]).ok().all_fresh();
+    }
+    let page = w.read("out/multi-pod/report.md");
+    for text in ["demo-chat-test1-synthetic-test1", "44 requests: 44 succeeded, 0 failed", "| TTFT (ms) |"] {
+        assert!(page.contains(text), "{text} in\n{page}");
+    }
+}
+
+#[test]
+fn a_load_over_all_instances_has_the_same_rows_on_one_two_and_eight_devices() {
+    let mut seen: Vec<Vec<String>> = Vec::new();
+    for devices in ["gpu:1", "gpu:2", "gpu:8"] {
+        let w = Workspace::with(json!({
+            "services": {"pods": pods(json!({"per": "gpu", "with": {"ttft_ms": 2, "itl_ms": 1, "seed": 7}}))},
+            "steps": {
+                "prompts": {"uses": "load.prompts", "with": {"kind": "synthetic", "count": 48, "seed": 3,
+                    "input": {"dist": "uniform", "min": 5, "max": 20}, "output": {"dist": "uniform", "min": 3, "max": 12}},
+                    "outputs": {"prompts": "prompts.jsonl"}},
+                "load": {"uses": "llm.load", "inputs": {"prompts": "${steps.prompts.prompts}"},
+                    "with": {"endpoints": "${services.pods.urls}", "model": "sim", "save_text": true, "seed": 1,
+                        "arrival": {"kind": "closed", "concurrency": 8}, "on_client_bound": "mark"},
+                    "outputs": {"requests": "requests.sqlite", "summary": "summary.json"}}
+            }
+        }));
+        let run = w.run(&["--devices", devices]).ok();
+        let count: usize = devices.strip_prefix("gpu:").unwrap().parse().unwrap();
+        let all: Vec<String> = (0..count).map(|index| index.to_string()).collect();
+        assert_eq!(run.node("load")["device"], format!("gpu:{}", all.join(",")));
+        let db = rusqlite::Connection::open(w.path("requests.sqlite")).unwrap();
+        let endpoints: i64 =
+            db.query_row("SELECT count(DISTINCT endpoint) FROM requests", [], |row| row.get(0)).unwrap();
+        assert_eq!(endpoints, count as i64);
+        let mut select = db
+            .prepare("SELECT id, attempt, input_tokens, output_tokens, status, coalesce(failure, ''), text FROM requests ORDER BY id")
+            .unwrap();
+        let rows = select.query_map([], |row| {
+            let text = |at: usize| row.get::<_, rusqlite::types::Value>(at).map(|value| format!("{value:?}"));
+            (0..7).map(text).collect::<rusqlite::Result<Vec<String>>>().map(|parts| parts.join(" "))
+        });
+        seen.push(rows.unwrap().map(Result::unwrap).collect());
+    }
+    assert_eq!(seen[0].len(), 48);
+    assert!(seen[0] == seen[1] && seen[1] == seen[2], "{:?}\n{:?}\n{:?}", seen[0][0], seen[1][0], seen[2][0]);
+}

@@ -473,3 +473,49 @@ fn the_steady_state_is_that_of_the_rows_in_its_window() {
     assert!((30..40).contains(&n) && (inside == n || inside + 1 == n), "{n} {inside}");
     assert!(steady["trim"]["n"].as_u64() < Some(32), "{steady}");
 }
+
+#[test]
+fn two_loads_into_one_directory_take_turns() {
+    let w = Workspace::with(json!({
+        "services": { "s": { "uses": "sim.llm", "with": { "ttft_ms": 100, "itl_ms": 1 } } }, "steps": { "go": { "run": "true", "outputs": {} } }
+    }));
+    let (up, url) = crate::services::up(&w);
+    let line = |count: &str| {
+        let words = [
+            "load",
+            "--endpoint",
+            &url,
+            "--model",
+            "sim",
+            "--concurrency",
+            "1",
+            "--max-tokens",
+            "3",
+            "--mark-client-bound",
+            "--out",
+            "res",
+            "-n",
+            count,
+        ];
+        let mut command = w.command(&words);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let one = line("30");
+    crate::support::wait_for("the first load", LONG, || w.has("res/load.json"));
+    let mut other = line("7");
+    // the second says that it waits, and has written nothing
+    let mut told = std::io::BufReader::new(other.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("waiting for") {
+        assert!(std::io::BufRead::read_line(&mut told, &mut said).unwrap() > 0, "{said}");
+    }
+    assert_eq!(w.json("res/load.json")["steps"]["load"]["with"]["requests"], 30);
+    let one = one.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&one.stdout).starts_with("requests  30 ok"), "{one:?}");
+    let drained = std::thread::spawn(move || std::io::Read::read_to_string(&mut told, &mut String::new()));
+    let other = other.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&other.stdout).starts_with("requests  7 ok"), "{other:?}");
+    let _ = drained.join();
+    drop(up);
+}

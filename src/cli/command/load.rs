@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::app::App;
 use crate::cli::args::{ArrivalKind, Cli, Command, LoadArgs};
+use crate::cli::signals;
 use crate::error::{Error, Result};
 
 pub(in crate::cli) fn run(app: &App, args: &LoadArgs) -> Result<ExitCode> {
@@ -27,10 +28,6 @@ pub(in crate::cli) fn run(app: &App, args: &LoadArgs) -> Result<ExitCode> {
             Some(path.to_str().ok_or_else(|| Error::usage("the path of --prompts is not UTF-8"))?.to_owned())
         }
     };
-    let file = dir.join("load.json");
-    let text = serde_json::to_string_pretty(&workflow(args, prompts.as_deref()))
-        .map_err(|e| Error::bug(format!("the workflow cannot be written: {e}")))?;
-    std::fs::write(&file, text + "\n").map_err(|e| Error::io("write", &file, e))?;
     // each call measures; `flow run` on the same file does not
     let line = ["flow", "run", "load.json", "--remeasure", "load"];
     let mut cli = Cli::parse_from_args(line.map(Into::into), false)
@@ -41,7 +38,14 @@ pub(in crate::cli) fn run(app: &App, args: &LoadArgs) -> Result<ExitCode> {
     };
     std::env::set_current_dir(&dir).map_err(|e| Error::io("enter", &dir, e))?;
     let inner = App::at(cli, Arc::clone(&app.printer), dir.clone());
-    let code = super::run::run(&inner, &run)?;
+    // two of them in one directory take turns: load.json is that of the one that runs
+    let interrupts = signals::listen()?;
+    let lock = super::run::lock(&inner, false, &interrupts)?;
+    let file = dir.join("load.json");
+    let text = serde_json::to_string_pretty(&workflow(args, prompts.as_deref()))
+        .map_err(|e| Error::bug(format!("the workflow cannot be written: {e}")))?;
+    std::fs::write(&file, text + "\n").map_err(|e| Error::io("write", &file, e))?;
+    let code = super::run::run_holding(&inner, &run, interrupts, lock)?;
     if code == ExitCode::SUCCESS {
         show(app, &dir, args.json)?;
     }

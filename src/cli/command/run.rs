@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
+use crate::api::Catalog;
 use crate::cli::app::App;
 use crate::cli::args::{Restore, RunArgs, SelectArgs};
 use crate::cli::signals;
@@ -11,6 +12,7 @@ use crate::engine::{self, Check, Force, RunOptions, RunSummary, Session};
 use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
 use crate::exec::JobPool;
+use crate::front::Loaded;
 use crate::observe::jsonl::JsonLines;
 use crate::observe::record::Recorder;
 use crate::observe::summary::Summary;
@@ -69,7 +71,8 @@ pub(super) fn run_options(app: &App, args: &RunArgs) -> RunOptions {
 pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     let mut options = run_options(app, args);
     let interrupts = signals::listen()?;
-    let machine = App::machine(&args.select.workflow)?;
+    // a slip in them is said whether or not there is something to do
+    App::machine(&args.select.workflow)?;
     let place = certificate(app, args, &options);
     options.certificate = place.clone().map(|place| (place, args.select.workflow.params.clone()));
     if let Some(place) = place.filter(|place| place.is_file())
@@ -93,6 +96,28 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     // faults of the file are said before anything is waited for
     let (loaded, catalog) = app.load(&args.select.workflow)?;
     let lock = lock(app, args.no_wait, &interrupts)?;
+    whole(app, args, (loaded, catalog), options, (interrupts, lock))
+}
+
+/// A run by a command that holds the lock of the workspace and wrote the workflow itself.
+pub(super) fn run_holding(
+    app: &App,
+    args: &RunArgs,
+    interrupts: engine::Interrupts,
+    lock: WorkspaceLock,
+) -> Result<ExitCode> {
+    let options = run_options(app, args);
+    whole(app, args, app.load(&args.select.workflow)?, options, (interrupts, lock))
+}
+
+fn whole(
+    app: &App,
+    args: &RunArgs,
+    (loaded, catalog): (Loaded, Catalog),
+    options: RunOptions,
+    (interrupts, lock): (engine::Interrupts, WorkspaceLock),
+) -> Result<ExitCode> {
+    let machine = App::machine(&args.select.workflow)?;
     let project = engine::Project::with_loaded(loaded, &app.root, Some(&app.cache()), &catalog)?.on(machine);
     let ended = told(app, args, options, project, lock, interrupts)?;
     ended.ok_or_else(|| Error::bug("a run of the whole workflow was incomplete"))

@@ -4,9 +4,10 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, setsockopt, sockopt};
-use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::clock;
@@ -21,6 +22,13 @@ pub(super) struct Connection {
     buffer: Box<[u8]>,
     /// The kernel tells when it received what is read.
     stamped: bool,
+    /// How long connecting took.
+    connecting: Duration,
+}
+
+/// Three times the connecting, between 10 ms and 2 s.
+fn refusal(connecting: Duration) -> Duration {
+    (connecting * 3).clamp(Duration::from_millis(10), Duration::from_secs(2))
 }
 
 /// What a read brought.
@@ -36,11 +44,13 @@ pub(super) struct Came {
 impl Connection {
     /// Connects.
     pub(super) async fn open(endpoint: &Endpoint) -> io::Result<Self> {
+        let begun = clock::now();
         let stream = TcpStream::connect(&endpoint.addresses[..]).await?;
+        let connecting = Duration::from_nanos(clock::now() - begun);
         stream.set_nodelay(true)?;
         // where it is not known the lag is not measured
         let stamped = setsockopt(&stream, sockopt::ReceiveTimestampns, &true).is_ok();
-        Ok(Self { stream, buffer: vec![0; ROOM].into_boxed_slice(), stamped })
+        Ok(Self { stream, buffer: vec![0; ROOM].into_boxed_slice(), stamped, connecting })
     }
 
     /// Writes what the kernel takes at once: the moment just before, and how much it was.
@@ -53,9 +63,34 @@ impl Connection {
         (before, written)
     }
 
-    /// Writes the rest, as the server takes it.
-    pub(super) async fn write_rest(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await
+    /// Writes the rest, as the server takes it; less than that if it answers before: `false`.
+    pub(super) async fn write_rest(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
+        while !bytes.is_empty() {
+            self.stream.ready(Interest::READABLE | Interest::WRITABLE).await?;
+            // asked this way a socket that brought nothing is waited for again
+            if self.stream.try_io(Interest::READABLE, || self.peek()).is_ok() {
+                return Ok(false);
+            }
+            match self.stream.try_write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                // what the server said before it closed is there to be read
+                Err(_) if self.peek().is_ok() => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many of the next bytes are there, one at most; 0 is the end. The kernel is asked: what it told last may be old.
+    fn peek(&self) -> io::Result<usize> {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.stream.as_raw_fd(), &mut [0], flags).map_err(io::Error::from)
+    }
+
+    /// How long the refusal of what was written may still come: it takes as long as the way there and back, of which connecting was one.
+    pub(super) fn refusal(&self) -> Duration {
+        refusal(self.connecting)
     }
 
     /// Reads what is there.
@@ -101,14 +136,24 @@ impl Connection {
         &self.buffer[..length]
     }
 
-    /// Whether nothing came since the last answer: neither bytes nor the end. The kernel is asked: what it told last may be old.
+    /// Whether nothing came since the last answer: neither bytes nor the end.
     pub(super) fn is_idle(&self) -> bool {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        matches!(recv(self.stream.as_raw_fd(), &mut [0], flags), Err(nix::errno::Errno::EAGAIN))
+        matches!(self.peek(), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether the server's kernel refused what was written, after the end of what the server had to say.
     pub(super) fn was_refused(&self) -> bool {
         matches!(self.stream.take_error(), Ok(Some(_)) | Err(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_waited_for_as_long_as_the_way_is() {
+        let of = |ms| refusal(Duration::from_millis(ms)).as_millis();
+        assert_eq!([of(0), of(40), of(3000)], [10, 120, 2000]);
     }
 }

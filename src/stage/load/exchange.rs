@@ -46,9 +46,6 @@ pub(super) enum Left {
     Stale,
 }
 
-/// How long the refusal of a request may come after the end of the connection.
-const REFUSAL: Duration = Duration::from_millis(10);
-
 /// Sends `bytes` and reads the answer into `record`.
 pub(super) async fn exchange(
     connection: &mut Connection,
@@ -66,9 +63,12 @@ pub(super) async fn exchange(
     }
     // a reset: what was sent lies unread; an end alone may also come from a server that read it, unless a reset follows
     if record.failure == Some(Failure::Closed) && !reads.refused && !connection.was_refused() {
-        tokio::time::sleep(REFUSAL).await;
-        if !connection.was_refused() {
-            return left;
+        let until = Instant::now() + connection.refusal();
+        while !connection.was_refused() {
+            if Instant::now() >= until {
+                return left;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
     Left::Stale
@@ -86,7 +86,7 @@ async fn attempt(
     record.send0 = send0;
     record.events = Packed::since(send0);
     let sent = match written {
-        Ok(all) if all == bytes.len() => Ok(()),
+        Ok(all) if all == bytes.len() => Ok(true),
         Ok(part) => {
             let rest = connection.write_rest(&bytes[part..]);
             match timeout_at(begun + limits.next(0, 0), rest).await {
@@ -101,14 +101,19 @@ async fn attempt(
         }
         Err(error) => Err(error),
     };
-    match sent {
-        Ok(()) => record.send1 = clock::now(),
+    // an answer that comes before all was sent (413) is one; the connection cannot be used again
+    let taken = match sent {
+        Ok(true) => {
+            record.send1 = clock::now();
+            true
+        }
+        Ok(false) => false,
         Err(error) => {
             // the end of the connection lay there when the request was written
             reads.refused = true;
             return fail(record, broken(&error), error.to_string());
         }
-    }
+    };
     let mut answer = Answer::new(record);
     let mut timer = pin!(sleep_until(begun + limits.next(0, 0)));
     let mut last_read = 0;
@@ -143,7 +148,8 @@ async fn attempt(
             Ok(more) => {
                 reads.coalesced += u64::from(answer.texts > 1);
                 if !more {
-                    return answer.finish(came.at);
+                    let left = answer.finish(came.at);
+                    return if taken { left } else { Left::Spent };
                 }
             }
             Err((failure, message)) => {

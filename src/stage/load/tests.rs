@@ -529,3 +529,36 @@ fn faults_of_parameters_and_prompts_have_their_place() {
             .starts_with("no request succeeded: {\"connect\":1} (the first: connect: http://127.0.0.1:1: ")
     );
 }
+
+#[test]
+fn an_answer_before_the_request_is_whole_is_one() {
+    // the head alone is read: the answer goes out while the client still writes, and what it wrote is thrown away with the connection
+    for close in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let mut kept = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut start = [0; 64];
+                if stream.read(&mut start).unwrap_or(0) == 0 {
+                    continue;
+                }
+                let body = "too large";
+                let answer =
+                    format!("HTTP/1.1 413 Too Large\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).unwrap();
+                if !close {
+                    kept.push(stream);
+                }
+            }
+        });
+        let server = Server { url, requests: Arc::default(), closed: Arc::default() };
+        let prompt = json!({ "id": 1, "prompt": "a".repeat(32 << 20) });
+        let done = load(&server, &prompt.to_string(), json!({ "timeouts": { "first_byte": 5 } }));
+        assert_eq!(column::<String>(&done, "failure"), ["status_4xx"], "{close}");
+        assert_eq!(column::<Option<i64>>(&done, "status"), [Some(413)]);
+        assert_eq!(column::<String>(&done, "message"), ["too large"]);
+        assert_eq!(column::<Option<i64>>(&done, "send1_ns"), [None]);
+    }
+}

@@ -475,6 +475,55 @@ fn the_steady_state_is_that_of_the_rows_in_its_window() {
 }
 
 #[test]
+fn conversations_grow_by_what_the_server_said() {
+    let w = loaded(
+        json!({ "ttft_ms": 4, "itl_ms": 1 }),
+        json!({ "think": 0.02, "arrival": { "kind": "closed", "concurrency": 3 } }),
+        6,
+    );
+    let mut workflow = w.json("flow.json");
+    workflow["steps"]["prompts"]["with"]["turns"] = json!(4);
+    workflow["steps"]["pod"] = json!({
+        "uses": "aiperf.export", "inputs": { "requests": "${steps.load.requests}", "summary": "${steps.load.summary}" },
+        "outputs": { "run": "out/aiperf/" }
+    });
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).ok();
+    let summary = w.json("out/s.json");
+    assert_eq!((&summary["counts"]["success"], &summary["conversations"]["whole"]), (&json!(24), &json!(6)));
+    assert!(summary["self_check"]["inflight_max"].as_u64() <= Some(3));
+    // 8 words a turn, 12 tokens an answer: the server counts what it was given
+    let tokens: Vec<(String, i64)> =
+        rows(&w, "SELECT conversation || '/' || turn, input_tokens FROM requests ORDER BY number");
+    for (n, (place, tokens)) in tokens.iter().enumerate() {
+        let turn = n as i64 % 4;
+        assert_eq!(*place, format!("{}/{turn}", n / 4));
+        assert!((8 * (turn + 1)..=8 * (turn + 1) + 12 * turn).contains(tokens), "{place} {tokens}");
+        assert!(turn == 0 || *tokens > tokens_before(&w, n), "{place}");
+    }
+    let by_turn = summary["by_turn"].as_array().unwrap();
+    assert!(by_turn.len() == 4 && by_turn.iter().all(|turn| turn["n"] == 6), "{by_turn:?}");
+    let lines = w.read("out/aiperf/profile_export.jsonl");
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["metadata"]["conversation_id"], &last["metadata"]["turn_index"]),
+        (&json!("5"), &json!(3))
+    );
+    // the answer before is whole, and the user has thought
+    let gaps: Vec<(String, i64)> = rows(
+        &w,
+        "SELECT next.xid, next.send0_ns - before.end_ns FROM requests AS next JOIN requests AS before
+            ON next.conversation = before.conversation AND next.turn = before.turn + 1",
+    );
+    assert!(gaps.len() == 18 && gaps.iter().all(|(_, gap)| *gap >= 20_000_000), "{gaps:?}");
+}
+
+fn tokens_before(w: &Workspace, n: usize) -> i64 {
+    let all: Vec<(String, i64)> = rows(w, "SELECT xid, input_tokens FROM requests ORDER BY number");
+    all[n - 1].1
+}
+
+#[test]
 fn two_loads_into_one_directory_take_turns() {
     let w = Workspace::with(json!({
         "services": { "s": { "uses": "sim.llm", "with": { "ttft_ms": 100, "itl_ms": 1 } } }, "steps": { "go": { "run": "true", "outputs": {} } }

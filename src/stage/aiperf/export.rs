@@ -194,13 +194,14 @@ fn record(
     let start = moment(row.send).or(scheduled).or(moment(row.end)).unwrap_or(clock.unix);
     let end = moment(timing.map(|timing| timing.end)).or(moment(row.end)).unwrap_or(start);
     let head = row.events.iter().find(|event| event.2 == Kind::Head).map(|event| event.0);
-    let name = row.id.as_str().map_or_else(|| row.id.to_string(), str::to_owned);
+    let alone = || (row.id.as_str().map_or_else(|| row.id.to_string(), str::to_owned), 0);
+    let (name, turn) = known.turn.clone().unwrap_or_else(alone);
     let mut metadata = json!({
         "session_num": number,
         "x_request_id": known.xid,
-        "x_correlation_id": known.xid,
+        "x_correlation_id": if known.turn.is_some() { &name } else { &known.xid },
         "conversation_id": name,
-        "turn_index": 0,
+        "turn_index": turn,
         "credit_issued_ns": scheduled,
         "request_start_ns": start,
         "request_ack_ns": moment(head.filter(|_| streamed)),
@@ -341,6 +342,7 @@ mod tests {
             status: Some(200),
             message: None,
             text: None,
+            turn: None,
         };
         let clock = Clock { host: "h".into(), monotonic: 0, unix: 1_000_000_000_000_000_000 };
         let timing = Rules::Flow.timing(&row).unwrap();

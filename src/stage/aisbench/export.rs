@@ -226,7 +226,7 @@ fn detail(
         "extra_details_data": {},
         "input": asked.cloned().unwrap_or_else(|| json!([])),
         "uuid": &Digest::of(known.xid.as_bytes()).hex()[..32],
-        "turn_id": 0,
+        "turn_id": known.turn.as_ref().map_or(0, |(_, turn)| *turn),
         "prediction": known.text.as_deref().unwrap_or_default(),
         "db_name": database,
     })

@@ -102,7 +102,9 @@ fn plan(ctx: &StageContext, params: &Params) -> Result<Plan, StageError> {
     Ok(Plan {
         shared: Shared::new(endpoints.len()),
         endpoints,
+        turns: jobs.iter().map(|job| job.later.len() as u64 + 1).max().unwrap_or(1),
         jobs,
+        think: params.think,
         schedule,
         most: requests.unwrap_or(u64::MAX),
         duration: params.duration.map(|seconds| (seconds * 1e9) as u64),

@@ -1,7 +1,7 @@
 //! Load on model servers: prompts sent by a schedule or a number at a time, every event of every answer stamped. Unaware of who
 //! started the servers.
 //!
-//! `params` say what is asked, `prompt` makes bodies and `arrival` a schedule of it, `plan` is the whole load, a `shard` a thread that sends
+//! `params` say what is asked, `prompt` makes bodies and `arrival` a schedule of it, `conversation` what is said after an answer, `plan` is the whole load, a `shard` a thread that sends
 //! its part over `connection`s, `exchange` one request on one of them (`wire`, `chunk` and `likeness` read the answer), `record` what was
 //! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `steady` finds the steady state, `measure` puts them together for the `stage`;
 //! `search` tries level after level, `sweep` puts loads side by side,
@@ -12,6 +12,7 @@ mod arrival;
 mod chunk;
 mod clock;
 mod connection;
+mod conversation;
 mod endpoint;
 mod exchange;
 mod failure;

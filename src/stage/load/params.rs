@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::arrival::Arrival;
+use super::conversation::Think;
 use super::endpoint;
 use super::steady::Trim;
 use crate::api::ParamFault;
@@ -24,7 +25,7 @@ pub(super) struct Params {
     /// chat or completions.
     #[serde(default)]
     pub(super) api: Api,
-    /// How many requests; prompts are taken in turn. Default: each prompt once, unless a duration is given.
+    /// How many requests; prompts are taken in turn, a conversation counts as one. Default: each prompt once, unless a duration is given.
     pub(super) requests: Option<u64>,
     /// Requests are begun for so long.
     pub(super) duration: Option<f64>,
@@ -35,6 +36,9 @@ pub(super) struct Params {
     /// So many requests are sent before the clock starts; they are in no output.
     #[serde(default)]
     pub(super) warmup: u64,
+    /// Seconds between an answer and the next turn of a conversation, where the turn does not say.
+    #[serde(default)]
+    pub(super) think: Think,
     /// When to give up.
     #[serde(default)]
     pub(super) timeouts: Limits,
@@ -243,6 +247,7 @@ impl Params {
         }
         self.slo.map_or(Ok(()), |slo| slo.check())?;
         self.trim.check()?;
+        self.think.check()?;
         match (&self.weights, self.dispatch) {
             (None, Dispatch::Weighted) => return fault("weights", "expected one weight per endpoint"),
             (Some(_), other) if other != Dispatch::Weighted => {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use super::clock;
+use super::conversation::Think;
 use super::endpoint::Endpoint;
 use super::params::{Dispatch, Limits, Retry};
 use super::prompt::Job;
@@ -16,6 +17,9 @@ const LEAD: u64 = 20_000_000;
 pub(super) struct Plan {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) jobs: Vec<Job>,
+    /// The most turns of a conversation: requests are numbered conversation by conversation, each with so many numbers.
+    pub(super) turns: u64,
+    pub(super) think: Think,
     /// ns after the start; `None`: closed loop.
     pub(super) schedule: Option<Vec<u64>>,
     /// How many requests there are at most (closed loop).
@@ -86,10 +90,9 @@ impl Plan {
         self.shared.all_ready.notify_all();
     }
 
-    /// The next request of a closed loop.
+    /// The next conversation of a closed loop.
     pub(super) fn next(&self, start: u64) -> Option<u64> {
-        let over = self.duration.is_some_and(|duration| clock::now() >= start + duration);
-        if over || self.cancel.is_cancelled() {
+        if self.is_over(start) {
             return None;
         }
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
@@ -112,11 +115,22 @@ impl Plan {
         self.slots.map(|slots| slots / self.shards + usize::from(shard < slots % self.shards))
     }
 
-    pub(super) fn job(&self, number: u64) -> &Job {
-        &self.jobs[(number % self.jobs.len() as u64) as usize]
+    /// What is asked in a conversation; one of a single turn is a request.
+    pub(super) fn job(&self, conversation: u64) -> &Job {
+        &self.jobs[(conversation % self.jobs.len() as u64) as usize]
     }
 
-    /// Which server gets an attempt.
+    /// Conversation and turn of a request.
+    pub(super) fn place_of(&self, number: u64) -> (u64, u64) {
+        (number / self.turns, number % self.turns)
+    }
+
+    /// Whether nothing more is begun.
+    pub(super) fn is_over(&self, start: u64) -> bool {
+        self.cancel.is_cancelled() || self.duration.is_some_and(|duration| clock::now() >= start + duration)
+    }
+
+    /// Which server gets an attempt of a conversation that has none yet.
     pub(super) fn endpoint(&self, number: u64, place: usize) -> usize {
         let count = self.endpoints.len();
         let in_turn = (number % count as u64) as usize;
@@ -178,6 +192,8 @@ mod tests {
         Plan {
             endpoints: vec![endpoint.clone(), endpoint],
             jobs: Vec::new(),
+            turns: 1,
+            think: Think::default(),
             schedule: None,
             most: 1,
             duration: None,

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::conversation::{MOST_TURNS, Turn};
 use super::lengths::Length;
 use super::prompt::Prompt;
 use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
@@ -30,6 +31,8 @@ struct Params {
     input: Option<Length>,
     /// Tokens of an answer: `max_tokens` of each prompt.
     output: Option<Length>,
+    /// Conversations of so many turns (synthetic), or of at most so many (sharegpt: what the user says, in turn). Default: one prompt each.
+    turns: Option<u64>,
     /// Decides all that is drawn.
     #[serde(default)]
     seed: u64,
@@ -47,11 +50,11 @@ struct Params {
 enum Kind {
     /// Words drawn by the seed.
     Synthetic,
-    /// The input `data`: JSON Lines with `prompt`, `question` or `messages`, and `max_tokens` or `output_tokens` where given.
+    /// The input `data`: JSON Lines with `prompt`, `question`, `messages` or `turns`, and `max_tokens` or `output_tokens` where given.
     File,
     /// The input `data`: JSON Lines with `document` (xsum.read).
     Xsum,
-    /// The input `data`: ShareGPT JSON, the first turn of each conversation that has an answer.
+    /// The input `data`: ShareGPT JSON, the first turn of each conversation that has an answer, or more of them with `turns`.
     Sharegpt,
 }
 
@@ -81,7 +84,7 @@ impl Stage for Prompts {
         Signature::new::<Params>(
             "Prompts for llm.load: made by a seed, or taken from a data set.\n\
                 \n\
-                Each line: {\"id\", \"messages\" or \"prompt\", \"max_tokens\"}. Of a data set rows without a prompt are counted and passed over; one that \
+                Each line: {\"id\", \"messages\" or \"prompt\", \"max_tokens\"}, or a conversation: {\"id\", \"messages\" (before it), \"turns\": [{\"content\", \"max_tokens\", \"think\"}]}. Of a data set rows without a prompt are counted and passed over; one that \
                 has none at all is an error. An id that comes twice gets a number after it; a row without one has its own.",
         )
         .optional_input("data", "the data set; none with kind synthetic")
@@ -96,6 +99,13 @@ impl Stage for Prompts {
         params.output.map_or(Ok(()), |length| length.check("output"))?;
         match (params.kind, params.input, params.count) {
             (_, _, Some(0)) => fault("count", "expected at least 1"),
+            _ if params.turns.is_some_and(|turns| !(1..=MOST_TURNS as u64).contains(&turns)) => {
+                fault("turns", "expected 1 to 10000")
+            }
+            (Kind::File | Kind::Xsum, ..) if params.turns.is_some() => fault(
+                "turns",
+                "goes with kinds synthetic and sharegpt; rows of a file have their own 'turns'",
+            ),
             (Kind::Synthetic, None, _) => fault("input", "kind synthetic needs the words of a prompt"),
             (Kind::Synthetic, _, None) => fault("count", "kind synthetic needs the number of prompts"),
             (kind, Some(_), _) if kind != Kind::Synthetic => fault("input", "goes with kind synthetic only"),
@@ -147,8 +157,19 @@ fn synthetic(params: &Params, rng: &mut Rng) -> Vec<Prompt> {
     };
     (0..params.count.unwrap_or(0))
         .map(|n| {
-            let length = draw(rng);
-            Prompt { id: json!(n), prompt: Some(json!(text(length, rng))), ..Prompt::default() }
+            let mut next = |rng: &mut Rng| {
+                let length = draw(rng);
+                json!(text(length, rng))
+            };
+            let id = json!(n);
+            match params.turns {
+                None => Prompt { id, prompt: Some(next(rng)), ..Prompt::default() },
+                Some(count) => {
+                    let turns =
+                        (0..count).map(|_| Turn { content: next(rng), max_tokens: None, think: None });
+                    Prompt { id, turns: Some(turns.collect()), ..Prompt::default() }
+                }
+            }
         })
         .collect()
 }
@@ -242,13 +263,34 @@ fn of_row(row: &Value, base: Prompt, params: &Params) -> Option<Prompt> {
                 let value = turn.get("value")?.as_str().filter(|value| !value.is_empty())?;
                 who.contains(&from).then(|| value.to_owned())
             };
-            let first = said(turns.first()?, &["human", "user"])?;
-            said(turns.get(1)?, &["gpt", "assistant", "chatgpt", "bing", "bard"])?;
-            Some(Prompt { prompt: prompt(first), ..base })
+            let answered = |pair: &[Value]| {
+                said(pair.get(1)?, &["gpt", "assistant", "chatgpt", "bing", "bard"])?;
+                said(&pair[0], &["human", "user"])
+            };
+            let mut all = turns.chunks(2).map_while(answered);
+            match params.turns {
+                None => Some(Prompt { prompt: prompt(all.next()?), ..base }),
+                Some(most) => {
+                    let turn =
+                        |content: String| Turn { content: json!(content), max_tokens: None, think: None };
+                    let turns: Vec<Turn> = all.take(most as usize).map(turn).collect();
+                    (!turns.is_empty()).then_some(Prompt { turns: Some(turns), ..base })
+                }
+            }
         }
         Kind::File => {
             let most = ["max_tokens", "output_tokens"].iter().find_map(|name| row.get(name)?.as_u64());
             let messages = row.get("messages").and_then(Value::as_array).filter(|list| !list.is_empty());
+            if let Some(turns) = row.get("turns") {
+                let turns: Vec<Turn> = serde_json::from_value(turns.clone()).ok()?;
+                let messages = messages.cloned();
+                return (!turns.is_empty()).then_some(Prompt {
+                    messages,
+                    turns: Some(turns),
+                    max_tokens: most,
+                    ..base
+                });
+            }
             match messages {
                 Some(messages) => Some(Prompt { messages: Some(messages.clone()), max_tokens: most, ..base }),
                 None => {
@@ -312,6 +354,20 @@ mod tests {
         assert_eq!(xsum, [json!({"id": 5, "prompt": "Sum: d"})]);
         let shared = r#"[{"id": "c", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]}, {"id": "d", "conversations": []}]"#;
         assert_eq!(made(json!({"kind": "sharegpt"}), Some(shared)), [json!({"id": "c", "prompt": "hi"})]);
+        let long = r#"[{"id": "c", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}, {"from": "human", "value": "and"}, {"from": "gpt", "value": "so"}, {"from": "human", "value": "?"}]}]"#;
+        assert_eq!(
+            made(json!({"kind": "sharegpt", "turns": 9}), Some(long)),
+            [json!({"id": "c", "turns": [{"content": "hi"}, {"content": "and"}]})]
+        );
+        let talk =
+            json!({"id": 1, "turns": [{"content": "a"}, {"content": "b", "think": 2.0}], "max_tokens": 4});
+        assert_eq!(made(json!({"kind": "file"}), Some(&talk.to_string())), [talk]);
+        let synthetic = made(json!({"kind": "synthetic", "count": 2, "input": 3, "turns": 2}), None);
+        assert!(
+            synthetic.iter().all(|prompt| prompt["turns"].as_array().unwrap().len() == 2),
+            "{synthetic:?}"
+        );
+        assert_eq!(Prompts.check(&json!({"kind": "xsum", "turns": 2})).unwrap_err().path, "turns");
         let none =
             Bench::new(&Prompts, json!({"kind": "file"})).file("data", "d.jsonl", "{}\n").run(&["prompts"]);
         assert_eq!(none.result.unwrap_err().message, "d.jsonl: none of 1 rows has a prompt");

@@ -14,7 +14,7 @@ pub(super) struct Record {
     pub(super) attempt: u32,
     /// When it was to be sent (open loop).
     pub(super) sched: u64,
-    /// When a connection was asked for and there, if it was opened for this attempt.
+    /// When a connection was asked for and there, if it was opened for this attempt; 0 if it never was there.
     pub(super) connect: Option<(u64, u64)>,
     /// Just before the first byte was written, and just after the last.
     pub(super) send0: u64,

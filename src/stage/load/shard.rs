@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet, LocalSet, yield_now};
 
 use super::clock;
 use super::connection::Connection;
+use super::conversation::{Conversations, History};
 use super::exchange::{Left, Reads, exchange};
 use super::failure::Failure;
 use super::plan::Plan;
@@ -34,9 +35,47 @@ pub(super) struct Report {
     pub(super) overshoot: Vec<u64>,
     /// Connections opened after the start.
     pub(super) reconnects: u64,
+    pub(super) conversations: Conversations,
     /// CPU time less what was waited awake, and time, ns.
     pub(super) busy: u64,
     pub(super) wall: u64,
+}
+
+/// A request that is to be sent.
+#[derive(Clone, Copy)]
+struct Ask<'b> {
+    number: u64,
+    slot: usize,
+    /// When it was to be sent, 0 if nothing says; when it could be.
+    sched: u64,
+    ready: u64,
+    body: &'b [u8],
+    /// The server that it goes to, whatever the rule.
+    pin: Option<usize>,
+    /// Its text is asked for, if only for the next turn.
+    keep_text: bool,
+}
+
+impl<'b> Ask<'b> {
+    /// The first of a conversation.
+    fn first(plan: &Plan, conversation: u64, slot: usize, body: &'b [u8]) -> Self {
+        Self {
+            number: conversation * plan.turns,
+            slot,
+            sched: 0,
+            ready: 0,
+            body,
+            pin: None,
+            keep_text: false,
+        }
+    }
+}
+
+/// What a request was answered.
+struct Answered {
+    endpoint: usize,
+    end: u64,
+    text: String,
 }
 
 struct Shard {
@@ -114,8 +153,9 @@ impl Shard {
         let warming = (0..slots.unwrap_or(SPARE)).map(|slot| {
             let shard = Rc::clone(&self);
             async move {
-                while let Some(number) = shard.plan.next_warm() {
-                    shard.request(number, slot, 0).await;
+                while let Some(conversation) = shard.plan.next_warm() {
+                    let job = shard.plan.job(conversation);
+                    shard.attempts(&Ask::first(&shard.plan, conversation, slot, &job.body)).await;
                 }
             }
         });
@@ -135,12 +175,75 @@ impl Shard {
         }
     }
 
-    /// One of the closed loop: a request after the other.
+    /// One of the closed loop: a conversation after the other, each of its requests after the one before.
     async fn slot(self: Rc<Self>, slot: usize, start: u64) {
         let mut free = start;
-        while let Some(number) = self.plan.next(start) {
-            self.request(number, slot, free).await;
+        while let Some(conversation) = self.plan.next(start) {
+            self.conversation(conversation, start, slot, (0, free), None).await;
             free = clock::now();
+        }
+    }
+
+    /// All turns of a conversation. `begin`: when its first request was to be sent (0 if nothing says) and could be; `gate`: what
+    /// every request needs a place of, and that of the first.
+    async fn conversation(
+        &self,
+        conversation: u64,
+        start: u64,
+        slot: usize,
+        (mut sched, mut ready): (u64, u64),
+        gate: Option<(&Arc<Semaphore>, OwnedSemaphorePermit)>,
+    ) {
+        let plan = &self.plan;
+        let job = plan.job(conversation);
+        let (gate, mut place) = gate.map_or((None, None), |(gate, place)| (Some(gate), Some(place)));
+        let mut history = History::new(&job.opening);
+        let mut counts = Conversations { begun: 1, ..Conversations::default() };
+        let (mut said, mut pin) = (None::<Vec<u8>>, None);
+        for turn in 0..=job.later.len() {
+            let next = job.later.get(turn);
+            let ask = Ask {
+                number: conversation * plan.turns + turn as u64,
+                slot,
+                sched,
+                ready,
+                body: said.as_deref().unwrap_or(&job.body),
+                pin,
+                keep_text: next.is_some(),
+            };
+            let answered = self.attempts(&ask).await;
+            // while the user thinks nothing is in flight
+            drop(place.take());
+            let left = (job.later.len() - turn) as u64;
+            let Some(next) = next else {
+                counts.whole += u64::from(answered.is_some());
+                counts.failed += u64::from(answered.is_none());
+                break;
+            };
+            let Some(answered) = answered else {
+                (counts.failed, counts.not_sent) = (1, left);
+                break;
+            };
+            let think = next.think.unwrap_or_else(|| plan.think.seconds(plan.seed, ask.number));
+            let due = answered.end + (think * 1e9) as u64;
+            if due > clock::now() {
+                tokio::time::sleep(Duration::from_nanos(due - clock::now())).await;
+            }
+            if plan.is_over(start) {
+                (counts.over, counts.not_sent) = (1, left);
+                break;
+            }
+            // what has no schedule of its own has one by its conversation, in an open loop
+            sched = if sched > 0 { due } else { 0 };
+            if let Some(gate) = gate {
+                place = Arc::clone(gate).acquire_owned().await.ok();
+            }
+            ready = clock::now();
+            said = Some(history.next(&answered.text, next));
+            pin = Some(answered.endpoint);
+        }
+        if self.measuring.get() {
+            self.report.borrow_mut().conversations.add(counts);
         }
     }
 
@@ -163,10 +266,10 @@ impl Shard {
                     Err(_) => (Arc::clone(gate).acquire_owned().await.ok(), clock::now()),
                 },
             };
-            let shard = Rc::clone(&self);
+            let (shard, gate) = (Rc::clone(&self), gate.clone());
             tasks.spawn_local(async move {
-                shard.scheduled(number as u64, due, ready).await;
-                drop(place);
+                let gate = gate.as_ref().zip(place);
+                shard.conversation(number as u64, start, 0, (due, ready), gate).await;
             });
             while let Some(ended) = tasks.try_join_next() {
                 unless_panicked(ended);
@@ -178,29 +281,30 @@ impl Shard {
         spun
     }
 
-    async fn scheduled(&self, number: u64, due: u64, ready: u64) {
-        self.attempts(number, 0, due, ready).await;
-    }
-
-    async fn request(&self, number: u64, slot: usize, free: u64) {
-        self.attempts(number, slot, 0, free).await;
-    }
-
-    /// One request, with its further attempts. `ready`: when it could be sent; `sched`: when it was to be, 0 if nothing says.
-    async fn attempts(&self, number: u64, slot: usize, sched: u64, ready: u64) {
+    /// One request, with its further attempts; what it was answered, unless it failed.
+    async fn attempts(&self, ask: &Ask<'_>) -> Option<Answered> {
         let plan = &self.plan;
         for attempt in 1.. {
             let mut record = Record {
-                number,
+                number: ask.number,
                 attempt,
-                sched,
+                sched: ask.sched,
                 shard: self.number as u32,
-                text: plan.save_text.then(String::new),
+                text: (plan.save_text || ask.keep_text).then(String::new),
                 ..Record::default()
             };
-            self.attempt(&mut record, slot).await;
+            self.attempt(&mut record, ask).await;
             if attempt == 1 && self.measuring.get() && record.send0 > 0 {
-                self.report.borrow_mut().send_lags.push(record.send0.saturating_sub(ready));
+                self.report.borrow_mut().send_lags.push(record.send0.saturating_sub(ask.ready));
+            }
+            let good = record.failure.is_none();
+            let answered = good.then(|| Answered {
+                endpoint: record.endpoint as usize,
+                end: record.end,
+                text: record.text.clone().filter(|_| ask.keep_text).unwrap_or_default(),
+            });
+            if !plan.save_text {
+                record.text = None;
             }
             let again = record.failure.is_some_and(Failure::may_pass)
                 && attempt <= plan.retry.max
@@ -209,9 +313,10 @@ impl Shard {
             if self.measuring.get() {
                 self.report.borrow_mut().records.push(record);
             }
-            let Some(wait) = wait else { break };
+            let Some(wait) = wait else { return answered };
             tokio::time::sleep(wait).await;
         }
+        None
     }
 
     /// How long to wait before another attempt; `None`: longer than is waited.
@@ -226,13 +331,15 @@ impl Shard {
         Some(Duration::from_secs_f64(doubled.min(longest) * drawn))
     }
 
-    async fn attempt(&self, record: &mut Record, slot: usize) {
+    async fn attempt(&self, record: &mut Record, ask: &Ask<'_>) {
         let plan = &self.plan;
-        let place = plan.place(self.number, slot);
-        let at = plan.endpoint(record.number + u64::from(record.attempt - 1), place);
+        let place = plan.place(self.number, ask.slot);
+        let turn = plan.place_of(ask.number).0 + u64::from(record.attempt - 1);
+        // a conversation stays with the server that knows what was said
+        let at = ask.pin.unwrap_or_else(|| plan.endpoint(turn, place));
         record.endpoint = at as u32;
         let endpoint = &plan.endpoints[at];
-        let body = &plan.job(record.number).body;
+        let body = ask.body;
         let mut bytes = Vec::with_capacity(endpoint.head.len() + body.len() + 96);
         bytes.extend_from_slice(&endpoint.head);
         // warm-up requests are told from those that count in the server's log, too
@@ -283,6 +390,8 @@ impl Shard {
             }
         }
         let before = clock::now();
+        // one that never was there says when it was asked for: from there the times of a further attempt count
+        record.connect = Some((before, 0));
         let connection = self.open(at).await?;
         record.connect = Some((before, clock::now()));
         self.report.borrow_mut().reconnects += 1;

@@ -34,11 +34,15 @@ impl Stage for Load {
                 requests sent in it: AISBench's rule) and of `trim` (requests sent between the cut ends), each with its number of requests and its window in \
                 seconds after the first send. `buffering`: answers come whole, TTFT is the time of the last token.\n\
                 \n\
+                A prompt with `turns` is a conversation: each turn is sent after the answer of the one before and a time to think, with the server's answers in its \
+                messages, to the same endpoint. A closed loop keeps a number of conversations going, an open one begins them by its schedule; a turn that failed ends its \
+                conversation, and `conversations` counts what was not sent. `by_turn` has the metrics of each turn.\n\
+                \n\
                 Columns of `requests`: id, shard, endpoint, attempt, xid (sent as x-request-id), sched_ns, send0_ns and send1_ns (around the write), head_ns, \
                 first_event_ns, first_token_ns, last_token_ns, end_ns, input_tokens, output_tokens, status, failure, events, and number, connect0_ns, \
-                connect1_ns, message, text; table `clock` ties the moments to dates. metrics.compute reads it.",
+                connect1_ns, message, text, conversation, turn (from 0); table `clock` ties the moments to dates. metrics.compute reads it.",
         )
-        .input_list("prompts", "JSON Lines: {\"id\", \"messages\" or \"prompt\", \"max_tokens\"}")
+        .input_list("prompts", "JSON Lines: {\"id\", \"messages\", \"prompt\" or \"turns\", \"max_tokens\"}")
         .optional_input("trace", "with arrival trace: recorded times")
         .output("requests", "SQLite: a row per attempt, and the clock")
         .output("summary", "JSON as metrics.compute, with failures, from_schedule, from_send, steady and self_check")

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::clock::seconds;
+use super::conversation::Conversations;
 use super::params::Params;
 use super::plan::Plan;
 use super::record::Record;
@@ -15,7 +16,7 @@ use super::steady;
 use crate::api::StageError;
 use crate::stage::metrics::measured::{self, Origin};
 use crate::stage::metrics::row::Row;
-use crate::stage::metrics::summary::{Asked, summarize};
+use crate::stage::metrics::summary::{Asked, part, summarize};
 use crate::stage::sqlite;
 
 /// The summary and the verdict on the client.
@@ -59,6 +60,12 @@ pub(super) fn of(
         out.insert("from_schedule".into(), parts(&shown));
         out.insert("from_send".into(), parts(&from_send));
     }
+    if plan.turns > 1 {
+        let mut all = Conversations::default();
+        reports.iter().for_each(|report| all.add(report.conversations));
+        out.insert("conversations".into(), all.json());
+        out.insert("by_turn".into(), by_turn(counted, records, plan, &asked));
+    }
     out.insert("steady".into(), steady::parts(&sent, counted, plan.slots, &params.trim, &asked));
     out.insert("self_check".into(), checked.json.clone());
     Ok((Value::Object(out), checked))
@@ -68,6 +75,19 @@ fn rows(path: &Path, origin: Origin) -> Result<Vec<Row>, StageError> {
     let failed = |e: rusqlite::Error| StageError::new(format!("output 'requests': {e}"));
     let db = sqlite::open_to_read(path).map_err(failed)?;
     measured::rows(&db, origin).map_err(failed)?.map_err(StageError::new)
+}
+
+/// The requests of each turn by themselves: later ones have longer prompts, of which a server may know a part.
+fn by_turn(rows: &[Row], records: &[Record], plan: &Plan, asked: &Asked) -> Value {
+    let mut turns: BTreeMap<u64, Vec<&Row>> = BTreeMap::new();
+    for (row, record) in rows.iter().zip(last_attempts(records)) {
+        turns.entry(plan.place_of(record.number).1).or_default().push(row);
+    }
+    let of = |(turn, rows): (u64, Vec<&Row>)| {
+        let found = part(&rows, 0, None, asked);
+        json!({ "turn": turn, "n": rows.len(), "counts": found["counts"], "metrics": found["metrics"] })
+    };
+    turns.into_iter().map(of).collect()
 }
 
 /// What was asked for, without what must not be told.
@@ -85,6 +105,7 @@ fn definition(params: &Params, plan: &Plan) -> Value {
         "endpoints": plan.endpoints.len(),
         "shards": plan.shards,
         "prompts": plan.jobs.len(),
+        "turns": plan.turns,
     })
 }
 
@@ -103,7 +124,9 @@ fn count<'r>(records: impl Iterator<Item = &'r Record>) -> BTreeMap<&'static str
 }
 
 fn delivered(params: &Params, plan: &Plan, records: &[Record], summary: &Value) -> Delivered {
-    let sends: Vec<u64> = records.iter().filter(|r| r.attempt == 1 && r.send0 > 0).map(|r| r.send0).collect();
+    // the schedule says when conversations begin
+    let first = |r: &&Record| r.attempt == 1 && r.send0 > 0 && plan.place_of(r.number).1 == 0;
+    let sends: Vec<u64> = records.iter().filter(first).map(|r| r.send0).collect();
     let span = sends.iter().max().zip(sends.iter().min()).map(|(last, first)| last - first);
     let count = sends.len();
     // n requests have n - 1 gaps

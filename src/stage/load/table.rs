@@ -12,7 +12,8 @@ const TABLES: &str = "
         id NOT NULL, shard INTEGER NOT NULL, endpoint TEXT NOT NULL, attempt INTEGER NOT NULL, xid TEXT NOT NULL,
         sched_ns INTEGER, send0_ns INTEGER, send1_ns INTEGER, head_ns INTEGER, first_event_ns INTEGER, first_token_ns INTEGER,
         last_token_ns INTEGER, end_ns INTEGER, input_tokens INTEGER, output_tokens INTEGER, status INTEGER, failure TEXT,
-        events BLOB NOT NULL, number INTEGER NOT NULL, connect0_ns INTEGER, connect1_ns INTEGER, message TEXT, text TEXT);
+        events BLOB NOT NULL, number INTEGER NOT NULL, connect0_ns INTEGER, connect1_ns INTEGER, message TEXT, text TEXT,
+        conversation, turn INTEGER);
     CREATE TABLE clock(monotonic_ns INTEGER NOT NULL, unix_ns INTEGER NOT NULL, host TEXT NOT NULL);
 ";
 
@@ -22,6 +23,11 @@ fn id(id: &serde_json::Value) -> rusqlite::types::Value {
         (Some(number), _) => number.into(),
         (None, text) => text.unwrap_or_default().to_owned().into(),
     }
+}
+
+/// The id of a turn: ids tell requests apart.
+fn turn_id(id: &serde_json::Value, turn: u64) -> String {
+    format!("{}/{turn}", id.as_str().map_or_else(|| id.to_string(), str::to_owned))
 }
 
 /// Notes why the client spoiled the load; empty if it did not.
@@ -48,10 +54,17 @@ pub(super) fn write(
     let count = |tokens: Option<u64>| tokens.and_then(|tokens| i64::try_from(tokens).ok());
     {
         let mut insert =
-            all.prepare("INSERT INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")?;
+            all.prepare("INSERT INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")?;
         for record in records {
+            let (conversation, turn) = plan.place_of(record.number);
+            let job = plan.job(conversation);
+            // a request of its own is no conversation
+            let (name, of, turn) = match job.later.is_empty() {
+                true => (id(&job.id), None, None),
+                false => (turn_id(&job.id, turn).into(), Some(id(&job.id)), Some(turn as i64)),
+            };
             insert.execute(params![
-                id(&plan.job(record.number).id),
+                name,
                 record.shard,
                 plan.endpoints[record.endpoint as usize].name,
                 record.attempt,
@@ -71,9 +84,11 @@ pub(super) fn write(
                 record.events.bytes(),
                 record.number as i64,
                 record.connect.map(|(before, _)| before as i64),
-                record.connect.map(|(_, after)| after as i64),
+                record.connect.and_then(|(_, after)| moment(after)),
                 record.message,
                 record.text,
+                of,
+                turn,
             ])?;
         }
         let host =

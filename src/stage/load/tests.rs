@@ -562,3 +562,166 @@ fn an_answer_before_the_request_is_whole_is_one() {
         assert_eq!(column::<Option<i64>>(&done, "send1_ns"), [None]);
     }
 }
+
+#[test]
+fn times_count_from_an_attempt_that_had_no_connection() {
+    // nobody listens at the first address that the request goes to
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = Server::new(|_, _, out| out.write_all(stream(&["a"]).as_bytes()).map(|()| true));
+    let more =
+        json!({ "endpoints": [format!("http://{free}"), server.url], "retry": { "max": 1, "backoff": 0.3 } });
+    let done = load(&server, &prompts(1), more);
+    let summary = summary_of(&done);
+    assert_eq!((&summary["retried"], &summary["failures"]), (&json!({ "connect": 1 }), &json!({})));
+    let db = rusqlite::Connection::open(done.path("requests")).unwrap();
+    let (asked, took): (i64, f64) = db
+        .query_row(
+            "SELECT min(connect0_ns), (max(first_token_ns) - min(connect0_ns)) / 1e9 FROM requests",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    assert!(asked > 0 && took > 0.15, "{took}");
+    assert_eq!(column::<Option<i64>>(&done, "connect1_ns")[0], None);
+    let ttft = summary["metrics"]["ttft"]["p50"].as_f64().unwrap();
+    assert!((ttft - took).abs() < 1e-6, "{ttft} {took}");
+}
+
+/// Messages of a request's body.
+fn said(text: &str) -> Vec<String> {
+    let body: Value = serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let messages = body["messages"].as_array().unwrap();
+    messages
+        .iter()
+        .map(|m| format!("{}:{}", m["role"].as_str().unwrap(), m["content"].as_str().unwrap()))
+        .collect()
+}
+
+/// Answers with the number of messages that it was given.
+fn echo(text: &str, out: &mut TcpStream) -> std::io::Result<bool> {
+    let count = said(text).len();
+    out.write_all(stream(&["\"n", &format!("={count}")]).as_bytes())?;
+    Ok(true)
+}
+
+#[test]
+fn a_conversation_holds_what_was_answered_and_stays_with_its_server() {
+    let servers = [Server::new(|_, text, out| echo(text, out)), Server::new(|_, text, out| echo(text, out))];
+    let talk = |id: &str| {
+        json!({
+            "id": id, "messages": [{ "role": "system", "content": format!("for {id}") }],
+            "turns": [{ "content": "one" }, { "content": "two", "think": 0.15 }, { "content": "three", "max_tokens": 3 }],
+        })
+    };
+    let lines = format!("{}\n{}\n{}\n", talk("a"), talk("b"), json!({ "id": "c", "prompt": "alone" }));
+    let urls: Vec<&str> = servers.iter().map(|server| server.url.as_str()).collect();
+    let more = json!({ "endpoints": urls, "arrival": { "kind": "closed", "concurrency": 2 } });
+    let done = load(&servers[0], &lines, more);
+    let summary = summary_of(&done);
+    assert_eq!(summary["counts"]["success"], 7);
+    let whole =
+        json!({ "begun": 3, "whole": 3, "ended_by_failure": 0, "ended_by_time": 0, "turns_not_sent": 0 });
+    assert_eq!(summary["conversations"], whole);
+    let turns: Vec<(u64, u64)> = summary["by_turn"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|turn| (turn["turn"].as_u64().unwrap(), turn["n"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(turns, [(0, 3), (1, 2), (2, 2)]);
+    assert_eq!(column::<String>(&done, "id"), ["a/0", "a/1", "a/2", "b/0", "b/1", "b/2", "c"]);
+    let conversations: Vec<Option<String>> = column(&done, "conversation");
+    assert_eq!(
+        conversations.iter().map(|c| c.as_deref()).collect::<Vec<_>>()[2..],
+        [Some("a"), Some("b"), Some("b"), Some("b"), None]
+    );
+    assert_eq!(
+        column::<Option<i64>>(&done, "turn"),
+        [Some(0), Some(1), Some(2), Some(0), Some(1), Some(2), None]
+    );
+    assert_eq!(column::<Option<String>>(&done, "text"), vec![None; 7], "kept for the next turn alone");
+    // one server has all turns of a conversation, with what the server said before
+    let all: Vec<Vec<String>> = servers.iter().flat_map(Server::requests).map(|text| said(&text)).collect();
+    let of = |id: &str| -> Vec<&Vec<String>> {
+        all.iter().filter(|said| said[0] == format!("system:for {id}")).collect()
+    };
+    for id in ["a", "b"] {
+        assert_eq!(
+            of(id)[2][1..],
+            ["user:one", "assistant:\"n=2", "user:two", "assistant:\"n=4", "user:three"].map(str::to_owned)
+        );
+        let served = servers
+            .iter()
+            .filter(|server| server.requests().iter().any(|text| text.contains(&format!("for {id}"))));
+        assert_eq!(served.count(), 1);
+    }
+    let requests = servers.iter().flat_map(Server::requests).collect::<Vec<_>>();
+    assert!(
+        requests.iter().any(|text| text.contains("\"three\"}],\"model\":\"m\",\"max_tokens\":3")),
+        "{requests:?}"
+    );
+    // the time to think is between an answer and the next send
+    let (sends, ends): (Vec<i64>, Vec<i64>) = (column(&done, "send0_ns"), column(&done, "end_ns"));
+    let gaps = [sends[1] - ends[0], sends[2] - ends[1]].map(|ns| ns as f64 / 1e9);
+    assert!((0.15..0.3).contains(&gaps[0]) && gaps[1] < 0.1, "{gaps:?}");
+}
+
+#[test]
+fn a_conversation_ends_with_a_turn_that_failed_and_says_what_was_not_sent() {
+    let server = Server::new(|_, text, out| {
+        if said(text).len() == 3 {
+            out.write_all(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")?;
+            return Ok(true);
+        }
+        echo(text, out)
+    });
+    let turns: Vec<Value> = (0..5).map(|n| json!({ "content": format!("t{n}") })).collect();
+    let lines = json!({ "id": 1, "turns": turns }).to_string();
+    let done = load(&server, &lines, json!({}));
+    let summary = summary_of(&done);
+    assert_eq!((&summary["counts"]["total"], &summary["failures"]), (&json!(2), &json!({ "status_5xx": 1 })));
+    let ended =
+        json!({ "begun": 1, "whole": 0, "ended_by_failure": 1, "ended_by_time": 0, "turns_not_sent": 3 });
+    assert_eq!(summary["conversations"], ended);
+    // an open loop begins conversations by its schedule, and takes places for each turn
+    let good = Server::new(|_, text, out| echo(text, out));
+    let lines: String = (0..20)
+        .map(|n| format!("{}\n", json!({ "id": n, "turns": [{ "content": "a" }, { "content": "b" }] })))
+        .collect();
+    let more = json!({ "arrival": { "kind": "constant", "rate": 100 }, "max_concurrency": 1, "think": 0.05, "save_text": true });
+    let done = load(&good, &lines, more);
+    let summary = summary_of(&done);
+    assert_eq!(
+        (&summary["counts"]["success"], &summary["self_check"]["inflight_max"]),
+        (&json!(40), &json!(1))
+    );
+    let (sched, ends): (Vec<i64>, Vec<i64>) = (column(&done, "sched_ns"), column(&done, "end_ns"));
+    assert!(
+        sched.iter().skip(1).step_by(2).zip(ends.iter().step_by(2)).all(|(due, end)| due - end == 50_000_000)
+    );
+    assert!(column::<String>(&done, "text").iter().all(|text| text.starts_with("\"n=")));
+}
+
+#[test]
+fn faults_of_conversations_have_their_place() {
+    let server =
+        Server { url: "http://127.0.0.1:9".into(), requests: Arc::default(), closed: Arc::default() };
+    let fails = |line: Value, more: Value| load(&server, &line.to_string(), more).result.unwrap_err().message;
+    let turns = json!([{ "content": "a" }]);
+    assert_eq!(
+        fails(json!({ "id": 1, "turns": [] }), json!({})),
+        "p.jsonl:1: 'turns' is empty or has more than 10000 entries"
+    );
+    assert!(
+        fails(json!({ "id": 1, "turns": turns, "prompt": "x" }), json!({}))
+            .starts_with("p.jsonl:1: has both")
+    );
+    assert!(
+        fails(json!({ "id": 1, "turns": turns }), json!({ "api": "completions" }))
+            .contains("go with api chat")
+    );
+    assert!(
+        fails(json!({ "id": 1, "turns": [{ "content": "a", "think": -1 }] }), json!({})).contains("'think'")
+    );
+    assert!(fails(json!({ "id": 1, "turns": [{ "text": "a" }] }), json!({})).starts_with("p.jsonl:1: "));
+}

@@ -20,6 +20,8 @@ pub struct Recorded {
     pub message: Option<String>,
     /// The answer, if it was kept.
     pub text: Option<String>,
+    /// The conversation that it is a turn of, and which, from 0.
+    pub turn: Option<(String, i64)>,
 }
 
 /// One moment on two clocks of one host.
@@ -43,7 +45,7 @@ impl Clock {
 /// One of each row of [`super::measured::rows`], in the same order.
 pub fn requests(db: &Connection) -> rusqlite::Result<Vec<Recorded>> {
     let mut select = db.prepare(
-        "SELECT xid, shard, sched_ns, status, message, text, max(attempt) FROM requests GROUP BY number ORDER BY number",
+        "SELECT xid, shard, sched_ns, status, message, text, cast(conversation AS TEXT), turn, max(attempt) FROM requests GROUP BY number ORDER BY number",
     )?;
     let found = select.query_map([], |row| {
         Ok(Recorded {
@@ -53,6 +55,7 @@ pub fn requests(db: &Connection) -> rusqlite::Result<Vec<Recorded>> {
             status: row.get(3)?,
             message: row.get(4)?,
             text: row.get(5)?,
+            turn: row.get::<_, Option<String>>(6)?.zip(row.get(7)?),
         })
     })?;
     found.collect()

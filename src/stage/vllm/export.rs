@@ -362,6 +362,7 @@ mod tests {
             status: Some(200),
             message: None,
             text: None,
+            turn: None,
         };
         let (rows, known) = ([row, other], [known("a"), known("b")]);
         let run = Run::of(&rows, &known, Rules::Flow);

@@ -4,12 +4,19 @@
     bench/load.py throughput [--runs 3] [--peers wrk sglang evalscope]   requests per second, no server delay
     bench/load.py accuracy [--runs 3]                                    against the server's log of its own writes
     bench/load.py rate [--seconds 20]                                    whether open loops deliver what was asked
+    bench/load.py pause                                                  a pause of the server in an open loop with a limit
+    bench/load.py faults                                                 every fault, counted by the client and by the server
+    bench/load.py search                                                 the known capacity of a server, found
 
 throughput  64 and 512 in flight, answers of 1 and 128 tokens, one token an event. wrk reads and discards; the others parse and record.
 accuracy    TTFT 50 ms, ITL 10 ms, 128 tokens, 64 and 512 in flight. receive lag: the client's stamp of the first token less the server's,
             taken just before its write. ttft: the client's, counted from the end of its write of the request, less the true one from the
             same moment. itl: |the client's gap - the server's gap|, of every event.
 rate        constant and poisson; the largest error of a gap's p99, and requests per second.
+pause       30 s at constant 100 per second with at most 32 in flight, the server stands still for 2 s: p99 from the schedule and from the send.
+faults      4,000 requests at 128 in flight, 5 % each of 429, 500, hang, abort, stall, error in the stream; ms from the client's giving up to the
+            server's seeing it.
+search      4 slots of 75 ms: llm.search over the rate, and over the concurrency that keeps TTFT below one and a half answers.
 
 wrk comes from Debian; sglang (its Rust client) and evalscope come from PyPI into environments of their own below --env.
 """
@@ -26,7 +33,7 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-FLOW = os.path.join(HERE, "../target/release/flow")
+FLOW = os.environ.get("FLOW_BIN", os.path.join(HERE, "../target/release/flow"))
 WORDS = "river stone bright seven walk under glass number"
 
 
@@ -241,9 +248,68 @@ def rate(opt, base):
             print(f"{f'{kind} {asked}':>18}{delivered:12.1f}{delivered / asked - 1:9.2%}{percentile(off, 99):32.3f}", flush=True)
 
 
+def workflow(base, server, steps):
+    """Steps on prompts of 8 words and 12 tokens, run on core 1."""
+    prompts = {"uses": "load.prompts", "with": {"kind": "synthetic", "count": 4000, "input": 8, "output": 12}, "outputs": {"prompts": "prompts.jsonl"}}
+    for step in steps.values():
+        step["inputs"] = {"prompts": "${steps.prompts.prompts}"}
+    with open(f"{base}/flow.json", "w") as f:
+        json.dump({"name": "bench", "steps": {"prompts": prompts, **steps}}, f)
+    client([FLOW, "run", "-q", f"{base}/flow.json", "-C", base], base)
+
+
+def load(server, **more):
+    return {"uses": "llm.load", "with": {"endpoints": server.url, "model": "sim", "on_client_bound": "mark", **more},
+            "outputs": {"requests": "requests.sqlite", "summary": "summary.json"}}
+
+
+def pause(_, base):
+    with Server(base, ttft_ms=20, itl_ms=2, pauses=[{"at": 14, "for": 2}]) as server:
+        workflow(base, server, {"load": load(server, arrival={"kind": "constant", "rate": 100}, duration=30, max_concurrency=32)})
+    with open(f"{base}/summary.json") as f:
+        summary = json.load(f)
+    print(f"{'p99 of TTFT, ms':>24}{'from the schedule':>20}{'from the send':>16}{'marked':>9}{'in flight':>11}")
+    p99 = lambda origin: summary[origin]["metrics"]["ttft"]["p99"] * 1e3
+    print(f"{'':>24}{p99('from_schedule'):20.1f}{p99('from_send'):16.1f}{str(summary['from_send']['hides_waiting']):>9}{summary['self_check']['inflight_max']:11d}")
+
+
+def faults(_, base):
+    kinds = {"status_429": "status_429", "status_500": "status_5xx", "hang": "timeout_first_byte", "abort": "closed", "stall": "timeout_stall", "stream_error": "stream_error"}
+    log = f"{base}/sim.jsonl"
+    with Server(base, ttft_ms=1, itl_ms=0.5, seed=3, log=log, faults={kind: 0.05 for kind in kinds}) as server:
+        workflow(base, server, {"load": load(server, arrival={"kind": "closed", "concurrency": 128}, timeouts={"first_byte": 0.8, "stall": 0.8})})
+    with open(log) as f:
+        served = {line["xid"]: line for line in map(json.loads, f) if line.get("xid")}
+    with open(f"{base}/summary.json") as f:
+        summary = json.load(f)
+    print(f"{len(served)} requests by the server's log, {summary['counts']['total']} by the client, {summary['counts']['success']} of them ok")
+    print(f"{'fault':>14}{'server':>8}  client")
+    for fault, kind in kinds.items():
+        count = sum(line["fault"] == fault for line in served.values())
+        ours = summary["failures"].get(kind, 0) + (summary["failures"].get("reset", 0) if kind == "closed" else 0)
+        print(f"{fault:>14}{count:8d}  {ours} {kind}")
+    db = sqlite3.connect(f"file:{base}/requests.sqlite?mode=ro", uri=True)
+    delays = [(served[xid]["closed_ns"] - end) / 1e6 for xid, end in db.execute("SELECT xid, end_ns FROM requests WHERE failure LIKE 'timeout%'")]
+    print(f"ms until the server saw that the client had left: p50 {percentile(delays, 50):.2f}, p99 {percentile(delays, 99):.2f}, longest {max(delays):.2f}")
+
+
+def search(_, base):
+    def step(over, least, most, **more):
+        return {"uses": "llm.search", "with": {"over": over, "min": least, "max": most, "tolerance": 0.02, "load": {
+            "endpoints": server.url, "model": "sim", "on_client_bound": "mark", "max_tokens": 2, **more}}, "outputs": {"result": f"{over}.json"}}
+    with Server(base, ttft_ms=60, itl_ms=15, tokens=2, slots=4) as server:
+        steps = {"rate": step("rate", 20, 320, duration=10, slo={"e2el": 0.2}), "concurrency": step("concurrency", 1, 64, requests=100, slo={"ttft": 0.1})}
+        steps["concurrency"]["needs"] = ["rate"]
+        workflow(base, server, steps)
+    for over, true in (("rate", 4 / 0.075), ("concurrency", 4)):
+        with open(f"{base}/{over}.json") as f:
+            found = json.load(f)
+        print(f"{over:>12}: found {found['highest']:.4g}, true {true:.4g}, off by {found['highest'] / true - 1:+.1%}, in {len(found['levels'])} levels")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["throughput", "accuracy", "rate"])
+    parser.add_argument("what", choices=["throughput", "accuracy", "rate", "pause", "faults", "search"])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--peers", nargs="*", default=["wrk"], choices=["wrk", "sglang", "evalscope"])
@@ -252,7 +318,7 @@ def main():
     base = tempfile.mkdtemp(prefix="flow-load-")
     print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     try:
-        {"throughput": throughput, "accuracy": accuracy, "rate": rate}[opt.what](opt, base)
+        {"throughput": throughput, "accuracy": accuracy, "rate": rate, "pause": pause, "faults": faults, "search": search}[opt.what](opt, base)
     finally:
         shutil.rmtree(base)
 

@@ -74,11 +74,14 @@ fn stamps_lie_after_the_servers_writes_and_close_to_them() {
 }
 
 #[test]
-fn failures_are_counted_as_the_server_made_them() {
-    let faults = json!({ "status_429": 0.1, "status_500": 0.1, "hang": 0.1, "abort": 0.1, "stall": 0.1, "stream_error": 0.1 });
-    let limits = json!({ "first_byte": 0.5, "stall": 0.5 });
-    let load = json!({ "timeouts": limits, "arrival": { "kind": "closed", "concurrency": 32 } });
-    let w = loaded(json!({ "ttft_ms": 1, "itl_ms": 1, "faults": faults }), load, 200);
+fn two_thousand_requests_with_every_fault_are_counted_as_the_server_made_them() {
+    const COUNT: usize = 2000;
+    let kinds = ["status_429", "status_500", "hang", "abort", "stall", "stream_error"];
+    let faults: Value =
+        kinds.iter().map(|kind| ((*kind).to_owned(), json!(0.05))).collect::<serde_json::Map<_, _>>().into();
+    let limits = json!({ "first_byte": 0.8, "stall": 0.8 });
+    let load = json!({ "timeouts": limits, "arrival": { "kind": "closed", "concurrency": 128 } });
+    let w = loaded(json!({ "ttft_ms": 1, "itl_ms": 0.5, "faults": faults }), load, COUNT);
     w.run(&[]).ok();
     let summary = w.json("out/s.json");
     let failures: BTreeMap<String, u64> = serde_json::from_value(summary["failures"].clone()).unwrap();
@@ -101,15 +104,64 @@ fn failures_are_counted_as_the_server_made_them() {
     let mut found = failures.clone();
     let reset = found.remove("reset").unwrap_or(0);
     *found.entry("closed".to_owned()).or_default() += reset;
-    assert_eq!((found, served.len()), (expected, 200), "{failures:?}");
-    assert!(failures.len() >= 6, "{failures:?}");
+    assert_eq!((found, served.len()), (expected.clone(), COUNT), "{failures:?}");
+    assert!(expected.len() == 6 && expected.values().all(|count| (60..=145).contains(count)), "{expected:?}");
     let total: u64 = failures.values().sum();
     assert_eq!(
         summary["counts"],
         json!({
-            "total": 200, "success": 200 - total, "failed": total, "outside_window": 0, "without_token_counts": 0, "failures": failures
+            "total": COUNT, "success": COUNT as u64 - total, "failed": total, "outside_window": 0, "without_token_counts": 0, "failures": failures
         })
     );
+    // each by its id, and what the client gave up on the server sees closed
+    let ends: Vec<(String, i64)> = rows(&w, "SELECT xid, end_ns FROM requests WHERE failure LIKE 'timeout%'");
+    let mut delays: Vec<f64> = ends
+        .iter()
+        .map(|(xid, end)| (served[xid]["closed_ns"].as_i64().unwrap() - end) as f64 / 1e6)
+        .collect();
+    delays.sort_by(f64::total_cmp);
+    // generous at the end: other tests run beside
+    assert!(delays[delays.len() * 9 / 10] < 50.0, "{delays:?}");
+}
+
+#[test]
+fn the_percentiles_of_four_servers_are_those_of_their_logs_together() {
+    let w = loaded(
+        json!({}),
+        json!({ "dispatch": "least_in_flight", "arrival": { "kind": "closed", "concurrency": 16 } }),
+        160,
+    );
+    let mut workflow = w.json("flow.json");
+    let mut urls = Vec::new();
+    workflow["services"] = json!({});
+    for (n, ttft) in [8, 20, 45, 90].into_iter().enumerate() {
+        let with = json!({ "ttft_ms": ttft, "itl_ms": 1, "log": "sim.jsonl", "seed": n });
+        workflow["services"][format!("s{n}")] = json!({ "uses": "sim.llm", "with": with });
+        urls.push(format!("${{services.s{n}.url}}"));
+    }
+    workflow["steps"]["load"]["with"]["endpoints"] = json!(urls);
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).ok();
+    let (served, summary) = (served(&w), w.json("out/s.json"));
+    assert_eq!((served.len(), &summary["counts"]["success"]), (160, &json!(160)));
+    let counts: Vec<(String, i64)> =
+        rows(&w, "SELECT endpoint, count(*) FROM requests GROUP BY endpoint ORDER BY 2");
+    assert!(counts.len() == 4 && counts[3].1 > 2 * counts[0].1, "the fast one has more: {counts:?}");
+    // the same moment of the send, and the server's own of its write
+    let sends: Vec<(String, i64)> = rows(&w, "SELECT xid, send0_ns FROM requests");
+    let mut truth: Vec<f64> = sends
+        .iter()
+        .map(|(xid, send)| (served[xid]["chunk_ns"][0].as_i64().unwrap() - send) as f64 / 1e9)
+        .collect();
+    truth.sort_by(f64::total_cmp);
+    for (name, percent) in [("p50", 50.0), ("p90", 90.0), ("p99", 99.0)] {
+        let at: f64 = percent / 100.0 * 159.0;
+        let below = truth[at as usize];
+        let expected = below + (truth[(at as usize + 1).min(159)] - below) * at.fract();
+        let found = summary["metrics"]["ttft"][name].as_f64().unwrap();
+        // later by the reading of it
+        assert!(found >= expected && found - expected < 0.02, "{name}: {found} {expected}");
+    }
 }
 
 #[test]
@@ -177,6 +229,7 @@ fn a_pause_of_the_server_is_not_hidden() {
         p90("from_schedule"),
         p90("from_send")
     );
+    assert_eq!(summary["from_send"]["hides_waiting"], true);
     assert_eq!(summary["self_check"]["inflight_max"], 4);
     let mut workflow = w.json("flow.json");
     for from in ["send", "schedule"] {
@@ -316,9 +369,9 @@ fn what_is_exported_for_aisbench_is_read_back_to_the_same_numbers() {
 
 #[test]
 fn the_capacity_of_a_server_is_found() {
-    // 4 slots of 25 ms: 160 requests per second, 4 in flight without a queue
+    // 4 slots of 75 ms: 53 requests per second, 4 in flight without a queue
     let w = Workspace::with(json!({
-        "services": { "s": { "uses": "sim.llm", "with": { "ttft_ms": 20, "itl_ms": 5, "tokens": 2, "slots": 4 } } },
+        "services": { "s": { "uses": "sim.llm", "with": { "ttft_ms": 60, "itl_ms": 15, "tokens": 2, "slots": 4 } } },
         "steps": {
             "prompts": {
                 "uses": "load.prompts", "with": { "kind": "synthetic", "count": 50, "input": 4, "output": 2 },
@@ -327,9 +380,9 @@ fn the_capacity_of_a_server_is_found() {
             "rate": {
                 "uses": "llm.search", "inputs": { "prompts": "${steps.prompts.prompts}" },
                 "with": {
-                    "over": "rate", "min": 80, "max": 640, "tolerance": 0.05,
+                    "over": "rate", "min": 27, "max": 216, "tolerance": 0.05,
                     "load": {
-                        "endpoints": "${services.s.url}", "model": "sim", "duration": 1.5, "slo": { "e2el": 0.06 }, "on_client_bound": "mark"
+                        "endpoints": "${services.s.url}", "model": "sim", "duration": 3, "slo": { "e2el": 0.2 }, "on_client_bound": "mark"
                     }
                 },
                 "outputs": { "result": "out/rate.json" }
@@ -339,7 +392,7 @@ fn the_capacity_of_a_server_is_found() {
                 "with": {
                     "over": "concurrency", "min": 1, "max": 64,
                     "load": {
-                        "endpoints": "${services.s.url}", "model": "sim", "requests": 40, "slo": { "ttft": 0.035 }, "share": null, "on_client_bound": "mark"
+                        "endpoints": "${services.s.url}", "model": "sim", "requests": 24, "slo": { "ttft": 0.12 }, "share": null, "on_client_bound": "mark"
                     }
                 },
                 "outputs": { "result": "out/concurrency.json" }
@@ -355,7 +408,7 @@ fn the_capacity_of_a_server_is_found() {
     let found = w.json("out/rate.json");
     let (highest, failing) = (found["highest"].as_f64().unwrap(), found["lowest_failing"].as_f64().unwrap());
     // generous below: other tests run beside and take the processor
-    assert!((100.0..172.0).contains(&highest) && failing > highest && failing <= highest * 1.051, "{found}");
+    assert!((40.0..57.5).contains(&highest) && failing > highest && failing <= highest * 1.051, "{found}");
     let found = w.json("out/concurrency.json");
     assert!(
         (3..=4).contains(&found["highest"].as_u64().unwrap_or(found["highest"].as_f64().unwrap() as u64)),

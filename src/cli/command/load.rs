@@ -163,6 +163,20 @@ fn table(summary: &Value) -> String {
             cell("p99")
         );
     }
+    if summary["from_send"]["hides_waiting"] == true {
+        for metric in ["ttft", "e2el"] {
+            let spread = &summary["from_send"]["metrics"][metric];
+            let cell = |of: &str| number(&spread[of], 1e3);
+            out += &format!(
+                "{:<38}{:>10}{:>10}{:>10}{:>10}\n",
+                format!("{metric} from the send: hides waiting"),
+                cell("mean"),
+                cell("p50"),
+                cell("p90"),
+                cell("p99")
+            );
+        }
+    }
     out += "\n";
     for name in ["stable", "trim"] {
         let part = &summary["steady"][name];

@@ -26,7 +26,7 @@ impl Stage for Load {
             "Sends prompts to OpenAI-compatible servers and measures every answer.\n\
                 \n\
                 Closed loops keep a number of requests in flight; open loops send by a schedule and count from it, so that a pause of the server \
-                is not hidden (coordinated omission): `from_send` stands beside `from_schedule`. One warm connection per slot; stamps are CLOCK_MONOTONIC, \
+                is not hidden (coordinated omission): `from_send` stands beside `from_schedule`, marked `hides_waiting` where one of its numbers is less by more than a tenth. One warm connection per slot; stamps are CLOCK_MONOTONIC, \
                 taken next to each write and read. Requests that failed are counted by kind and enter no latency.\n\
                 \n\
                 The client checks itself: the lag of sends and reads, the rate, the CPU time of its threads. A result that it spoiled fails, or is \

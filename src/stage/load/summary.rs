@@ -58,7 +58,9 @@ pub(super) fn of(
     out.insert("buffering".into(), json!(buffering(&from_send)));
     if open {
         out.insert("from_schedule".into(), parts(&shown));
-        out.insert("from_send".into(), parts(&from_send));
+        let mut sent = parts(&from_send);
+        sent["hides_waiting"] = json!(hides(&shown, &from_send));
+        out.insert("from_send".into(), sent);
     }
     if plan.turns > 1 {
         let mut all = Conversations::default();
@@ -144,6 +146,18 @@ fn delivered(params: &Params, plan: &Plan, records: &[Record], summary: &Value) 
         unsent: records.iter().any(|r| r.attempt == 1 && r.send0 == 0),
         capped: plan.schedule.is_some() && plan.slots.is_some_and(|slots| plan.highest() >= slots),
     }
+}
+
+/// Whether the times from the send hide what requests waited before: a mean or a percentile of theirs is less by more than a tenth and a
+/// millisecond.
+fn hides(scheduled: &Value, sent: &Value) -> bool {
+    ["ttft", "e2el"].iter().any(|name| {
+        let spread = scheduled["metrics"][*name].as_object().into_iter().flatten();
+        let mut pairs = spread
+            .filter(|(of, _)| *of == "mean" || of.starts_with('p'))
+            .filter_map(|(of, all)| Some((all.as_f64()?, sent["metrics"][*name][of].as_f64()?)));
+        pairs.any(|(all, part)| all - part > 0.001f64.max(0.1 * all))
+    })
 }
 
 /// The server, or a proxy before it, holds answers back until they are whole: their first token comes with the last.

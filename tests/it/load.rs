@@ -405,25 +405,33 @@ fn the_capacity_of_a_server_is_found() {
     workflow["steps"]["concurrency"]["with"]["load"].as_object_mut().unwrap().remove("share");
     w.write("flow.json", workflow.to_string());
     w.run(&[]).ok();
-    let found = w.json("out/rate.json");
-    let (highest, failing) = (found["highest"].as_f64().unwrap(), found["lowest_failing"].as_f64().unwrap());
-    // generous below: other tests run beside and take the processor
-    assert!((40.0..57.5).contains(&highest) && failing > highest && failing <= highest * 1.051, "{found}");
-    let found = w.json("out/concurrency.json");
-    assert!(
-        (3..=4).contains(&found["highest"].as_u64().unwrap_or(found["highest"].as_f64().unwrap() as u64)),
-        "{found}"
-    );
+    // other tests run beside and take the processor: then less is found, never more
+    let mut tries = 0;
+    loop {
+        let (rate, concurrency) = (w.json("out/rate.json"), w.json("out/concurrency.json"));
+        let found = |of: &Value, name: &str| of[name].as_f64().unwrap_or(0.0);
+        let (highest, failing) = (found(&rate, "highest"), found(&rate, "lowest_failing"));
+        assert!(
+            highest < 57.5 && (highest == 0.0 || failing > highest && failing <= highest * 1.051),
+            "{rate}"
+        );
+        assert!(found(&concurrency, "highest") <= 4.0, "{concurrency}");
+        tries += 1;
+        if highest >= 48.0 && found(&concurrency, "highest") >= 3.0 {
+            break;
+        }
+        assert!(tries < 6, "{rate} {concurrency}");
+        w.run(&["--remeasure", "*"]).ok();
+    }
 }
 
 #[test]
 fn the_vendor_evaluation_with_its_runs_agrees_with_the_rows() {
     let w = Workspace::shipped();
-    let file = "workflows/vendor-load.json";
+    let file = "workflows/vendor-eval.json";
     w.run_file(file, &[]).ok();
-    let report = w.json("out/vendor-load/report.json");
-    let db =
-        |name: &str| rusqlite::Connection::open(w.path(&format!("out/vendor-load/{name}.sqlite"))).unwrap();
+    let report = w.json("out/vendor/report.json");
+    let db = |name: &str| rusqlite::Connection::open(w.path(&format!("out/vendor/{name}.sqlite"))).unwrap();
     let of = |name: &str, sql: &str| -> f64 { db(name).query_row(sql, [], |row| row.get(0)).unwrap() };
     let ttft = of("first", "SELECT avg((first_token_ns - send0_ns) / 1e9) FROM requests");
     let time = of("throughput", "SELECT (max(last_token_ns) - min(send0_ns)) / 1e9 FROM requests");
@@ -441,7 +449,7 @@ fn the_vendor_evaluation_with_its_runs_agrees_with_the_rows() {
     close("MFU", tokens / time * 2.0 * 1e9 / (10.0 * 1e12 * 2.0));
     // the model's size is in the summary alone
     let run = w.run_file(file, &["--set", "parameters=2000000000"]).ok();
-    run.ran(["eval.summary", "eval.report"]);
+    run.ran(["score.summary", "score.report"]);
 }
 
 #[test]
@@ -524,7 +532,10 @@ fn the_steady_state_is_that_of_the_rows_in_its_window() {
     let (n, inside) =
         (stable["n"].as_u64().unwrap(), w.json("out/stable.json")["counts"]["success"].as_u64().unwrap());
     assert!((30..40).contains(&n) && (inside == n || inside + 1 == n), "{n} {inside}");
-    assert!(steady["trim"]["n"].as_u64() < Some(32), "{steady}");
+    let seconds = |part: &str, side: &str| steady[part]["window"][side].as_f64().unwrap();
+    assert!((seconds("trim", "from") - 0.25 * seconds("all", "to")).abs() < 1e-9, "{steady}");
+    assert!((seconds("all", "to") - seconds("trim", "to") - 0.01).abs() < 1e-9, "{steady}");
+    assert!(steady["trim"]["n"].as_u64() < Some(40), "{steady}");
 }
 
 #[test]

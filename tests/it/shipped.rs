@@ -78,7 +78,7 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
         "sweep/sweep.csv",
         "multi-pod/merge_results/merged.csv",
         "multi-pod/report.md",
-        "vendor-load/report.txt",
+        "vendor-score/report.txt",
     ] {
         assert!(w.has(&format!("out/{output}")), "{output}");
     }
@@ -95,7 +95,7 @@ fn full_includes_every_workflow_and_runs_on_a_fresh_machine() {
         ("inferencemax-api", "inferencemax-api"),
         ("evalscope", "evalscope"),
         ("aisbench-merge", "aisbench"),
-        ("vendor-eval", "vendor"),
+        ("vendor-score", "vendor-score"),
     ] {
         let before = w.tree(&format!("out/{name}"));
         w.run_file(&format!("workflows/{file}.json"), &[]).ok();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Run, Workspace};
 
-const WORKFLOW: &str = "workflows/vendor-eval.json";
+const WORKFLOW: &str = "workflows/vendor-score.json";
 
 /// 256 rows whose tokens are those of the published run: 119,892 of prompts and 4,096 new ones.
 fn published() -> (Workspace, Vec<String>) {
@@ -46,29 +46,29 @@ fn the_published_run_and_only_what_the_peak_changes() {
         let found = found.as_f64().unwrap();
         assert!(((found - expected) / expected).abs() <= 1e-12, "{found} {expected}");
     };
-    let report = w.json("out/vendor/report.json");
+    let report = w.json("out/vendor-score/report.json");
     close(&report["Tps"], 640.5137188603395);
     close(&report["Throughput"], 21.241251614991388);
     close(&report["MFU"], 0.0362104302300752);
     // "a summary" of "a short summary of it": 2 of 2 words, 2 of 5 words; no pair of words
     close(&report["ROUGE1"], 4.0 / 7.0);
     assert_eq!(report["ROUGE2"], json!(0.0));
-    let lines = w.read("out/vendor/report.txt");
+    let lines = w.read("out/vendor-score/report.txt");
     assert!(lines.starts_with("TTFT:0.7435413458806579\nThroughput:21.2412516149913"), "{lines}");
     assert!(
         lines.contains("\nTps:640.513718860339")
             && lines.contains("\nTime:193.57586941402406\nMFU:0.03621043023007"),
         "{lines}"
     );
-    assert_eq!(w.json("out/vendor/config.json")["unused"], json!(["host.yaml: log_path"]));
+    assert_eq!(w.json("out/vendor-score/config.json")["unused"], json!(["host.yaml: log_path"]));
     run(&w, &args).all_fresh();
     let peak = [&args[..], &["--set".to_owned(), "peak_tflops=3120".to_owned()]].concat();
     run(&w, &peak).ran(["summary", "report"]);
-    close(&w.json("out/vendor/report.json")["MFU"], 0.0036210430230075204);
+    close(&w.json("out/vendor-score/report.json")["MFU"], 0.0036210430230075204);
     // in the task's file: that is read again, and the rows are not
     w.write("task.yaml", "GPU_NAME: A100\nTFLOPS_FP16: 624\ntask_nums: 256\n");
     run(&w, &args).ran(["config", "summary", "report"]);
-    close(&w.json("out/vendor/report.json")["MFU"], 0.0362104302300752 / 2.0);
+    close(&w.json("out/vendor-score/report.json")["MFU"], 0.0362104302300752 / 2.0);
 }
 
 #[test]
@@ -80,20 +80,20 @@ fn more_rows_than_were_answered_are_named() {
     let failed = run(&w, &args).exits(1);
     assert!(
         failed.stderr.contains(
-            "2 rows without an output: \"0\" (out/vendor/rows.jsonl:1), \"1\" (out/vendor/rows.jsonl:2)"
+            "2 rows without an output: \"0\" (out/vendor-score/rows.jsonl:1), \"1\" (out/vendor-score/rows.jsonl:2)"
         ),
         "{}",
         failed.stderr
     );
     let skip = [&args[..], &["--set".to_owned(), "on_unmatched=skip".to_owned()]].concat();
     run(&w, &skip).ok();
-    assert_eq!(w.json("out/vendor/pairs.json")["without_output"], json!(2));
-    assert_eq!(w.json("out/vendor/mfu.json")["inputs"]["new_tokens"], json!(4096 - 32));
+    assert_eq!(w.json("out/vendor-score/pairs.json")["without_output"], json!(2));
+    assert_eq!(w.json("out/vendor-score/mfu.json")["inputs"]["new_tokens"], json!(4096 - 32));
     // no result without its tokens
     fs::write(w.path("outputs.jsonl"), outputs.replacen(",\"new_tokens\":16", "", 1)).unwrap();
     let failed = run(&w, &args).exits(1);
     assert!(
-        failed.stderr.contains("parameter new_tokens: missing, and not in run.json, out/vendor/config.json, out/vendor/pairs.json"),
+        failed.stderr.contains("parameter new_tokens: missing, and not in run.json, out/vendor-score/config.json, out/vendor-score/pairs.json"),
         "{}",
         failed.stderr
     );

@@ -1,9 +1,8 @@
 //! Where requests go: a base URL as an address and the lines of a request's head that are always the same. Unaware of bodies.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-
 use reqwest::Url;
 
+use super::network::{Network, Route};
 use super::params::Api;
 
 /// One server.
@@ -11,42 +10,37 @@ use super::params::Api;
 pub(super) struct Endpoint {
     /// As given.
     pub(super) name: String,
-    /// Tried in turn: a name may have some at which nobody listens.
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) route: Route,
     /// The head up to the fields that each request has of its own.
     pub(super) head: Vec<u8>,
 }
 
 impl Endpoint {
-    /// Resolves a base URL (`http://host:port`, with or without `/v1`). `Err` says what is wrong, and what to do.
+    /// Resolves a base URL (`http://host:port` or `https://`, with or without `/v1`). `Err` says what is wrong, and what to do.
     pub(super) fn new(
         name: &str,
         api: Api,
         headers: &[(String, String)],
+        network: &Network,
     ) -> Result<Self, (String, &'static str)> {
         let url = url(name)?;
-        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80));
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let unknown = |message: String| (message, "check the name, or give an address");
-        let found = (bare, port)
-            .to_socket_addrs()
-            .map_err(|e| unknown(format!("{name}: the host is not known: {e}")))?;
-        let addresses: Vec<SocketAddr> = found.collect();
-        if addresses.is_empty() {
-            return Err(unknown(format!("{name}: the host has no address")));
-        }
+        let host = url.host_str().unwrap_or_default();
+        let route = network.route(name, &url)?;
         let base = url.path().trim_end_matches('/');
         let base = if base.is_empty() { "/v1" } else { base };
         let at = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        // a proxy that passes requests on has to know to whom
+        let to = route.forwarded.as_ref().map_or(String::new(), |_| format!("http://{at}"));
         let mut head = format!(
-            "POST {base}{} HTTP/1.1\r\nHost: {at}\r\nUser-Agent: flow/{}\r\nContent-Type: application/json\r\nAccept: text/event-stream, application/json\r\n",
+            "POST {to}{base}{} HTTP/1.1\r\nHost: {at}\r\nUser-Agent: flow/{}\r\nContent-Type: application/json\r\nAccept: text/event-stream, application/json\r\n",
             api.path(),
             env!("CARGO_PKG_VERSION")
         );
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
-        Ok(Self { name: name.to_owned(), addresses, head: head.into_bytes() })
+        head += route.forwarded.as_deref().unwrap_or_default();
+        Ok(Self { name: name.to_owned(), route, head: head.into_bytes() })
     }
 }
 
@@ -66,11 +60,7 @@ pub(super) fn url(text: &str) -> Result<Url, (String, &'static str)> {
         return Err((format!("{text}: a base URL has no '?' and no '#'"), "expected http://HOST:PORT/PATH"));
     }
     match parsed.scheme() {
-        "http" if parsed.host_str().is_some() => Ok(parsed),
-        "https" => Err((
-            format!("{text}: https is not done by the load client yet"),
-            "put a proxy beside the client that ends TLS, or ask the server's own port",
-        )),
+        "http" | "https" if parsed.host_str().is_some() => Ok(parsed),
         _ => Err((format!("{text:?} is no http URL"), "expected http://HOST:PORT")),
     }
 }
@@ -82,8 +72,9 @@ mod tests {
     #[test]
     fn base_urls() {
         let head = |text: &str| {
-            let endpoint = Endpoint::new(text, Api::Chat, &[("X-A".into(), "b".into())]).unwrap();
-            (endpoint.addresses[0].port(), String::from_utf8(endpoint.head).unwrap())
+            let endpoint =
+                Endpoint::new(text, Api::Chat, &[("X-A".into(), "b".into())], &Network::direct()).unwrap();
+            (endpoint.route.addresses[0].port(), String::from_utf8(endpoint.head).unwrap())
         };
         let (port, text) = head("http://127.0.0.1:8001");
         assert_eq!(port, 8001);
@@ -98,16 +89,10 @@ mod tests {
         assert!(head("http://localhost/openai").1.starts_with("POST /openai/chat/completions"));
         let (message, _) = url("http://me:hidden@127.0.0.1:1/v1").unwrap_err();
         assert!(message.contains("127.0.0.1") && !message.contains("hidden"), "{message}");
-        for bad in [
-            "http://127.0.0.1/v1?key=1",
-            "http://127.0.0.1/#x",
-            "",
-            "https://127.0.0.1",
-            "ftp://x",
-            "http://",
-            "127.0.0.1:80",
-        ] {
-            assert!(Endpoint::new(bad, Api::Chat, &[]).is_err(), "{bad}");
+        for bad in
+            ["http://127.0.0.1/v1?key=1", "http://127.0.0.1/#x", "", "ftp://x", "http://", "127.0.0.1:80"]
+        {
+            assert!(Endpoint::new(bad, Api::Chat, &[], &Network::direct()).is_err(), "{bad}");
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::arrival::{Arrival, Extent};
 use super::endpoint::Endpoint;
+use super::network::Network;
 use super::params::Params;
 use super::plan::{Plan, Shared};
 use super::record::Record;
@@ -63,8 +64,9 @@ fn plan(ctx: &StageContext, params: &Params) -> Result<Plan, StageError> {
     let key = params.api_key.iter().map(|key| ("Authorization".to_owned(), format!("Bearer {key}")));
     let others = params.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
     let headers: Vec<(String, String)> = key.chain(others).collect();
+    let network = Network::new(params, ctx.files("authorities"))?;
     let endpoints = params.endpoints.urls().iter().map(|url| {
-        Endpoint::new(url, params.api, &headers)
+        Endpoint::new(url, params.api, &headers, &network)
             .map_err(|(message, hint)| StageError::new(message).hint(hint))
     });
     let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;

@@ -2,7 +2,7 @@
 //! started the servers.
 //!
 //! `params` say what is asked, `prompt` makes bodies and `arrival` a schedule of it, `conversation` what is said after an answer, `plan` is the whole load, a `shard` a thread that sends
-//! its part over `connection`s, `exchange` one request on one of them (`wire`, `chunk` and `likeness` read the answer), `record` what was
+//! its part over `connection`s on the ways that `network` knows, `exchange` one request on one of them (`wire`, `chunk` and `likeness` read the answer), `record` what was
 //! measured. `prompts` (with `lengths`) makes files of prompts. When the clock has stopped `table` writes the rows, `selfcheck` judges the client, `steady` finds the steady state, `measure` puts them together for the `stage`;
 //! `search` tries level after level, `sweep` puts loads side by side,
 //! `answers` hands on what was said.
@@ -19,6 +19,7 @@ mod failure;
 mod lengths;
 mod likeness;
 mod measure;
+mod network;
 mod params;
 mod plan;
 mod prompt;

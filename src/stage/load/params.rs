@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::arrival::Arrival;
 use super::conversation::Think;
 use super::endpoint;
+use super::network;
 use super::steady::Trim;
 use crate::api::ParamFault;
 use crate::stage::metrics::rules::Rules;
@@ -18,7 +19,7 @@ use crate::stage::metrics::slo::Slo;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
-    /// Base URLs (`http://host:port`, with or without `/v1`), or one.
+    /// Base URLs (`http://host:port` or `https://host`, with or without `/v1`), or one.
     pub(super) endpoints: Endpoints,
     /// The model that is asked for.
     pub(super) model: String,
@@ -78,6 +79,10 @@ pub(super) struct Params {
     pub(super) trim: Trim,
     /// Sent as `Authorization: Bearer KEY`: give a secret.
     pub(super) api_key: Option<String>,
+    /// `http://HOST:PORT` of a proxy, or none. Default: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say, but not for addresses of this machine.
+    pub(super) proxy: Option<String>,
+    /// USER:PASSWORD for the proxy: give a secret.
+    pub(super) proxy_auth: Option<String>,
     /// More fields of each request's head; a value may be a secret.
     #[serde(default)]
     pub(super) headers: BTreeMap<String, String>,
@@ -283,6 +288,17 @@ impl Params {
         }
         if self.api_key.as_ref().is_some_and(|key| key.bytes().any(|b| b < b' ')) {
             return fault("api_key", "a key is one line");
+        }
+        match (self.proxy.as_deref(), &self.proxy_auth) {
+            (Some("none") | None, Some(_)) => {
+                return fault("proxy_auth", "goes with the URL of a proxy only");
+            }
+            (Some(text), _) if text != "none" && !text.contains("${") => {
+                if let Err((message, hint)) = network::proxy_url(text) {
+                    return fault("proxy", &format!("{message} ({hint})"));
+                }
+            }
+            _ => {}
         }
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
         if self.request_id.as_ref().is_some_and(|id| id.is_empty() || !id.bytes().all(plain)) {

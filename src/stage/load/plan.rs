@@ -187,8 +187,13 @@ mod tests {
     use super::*;
 
     fn plan(shards: usize, dispatch: Dispatch) -> Plan {
-        let endpoint =
-            Endpoint::new("http://127.0.0.1:1", crate::stage::load::params::Api::Chat, &[]).unwrap();
+        let endpoint = Endpoint::new(
+            "http://127.0.0.1:1",
+            crate::stage::load::params::Api::Chat,
+            &[],
+            &super::super::network::Network::direct(),
+        )
+        .unwrap();
         Plan {
             endpoints: vec![endpoint.clone(), endpoint],
             jobs: Vec::new(),

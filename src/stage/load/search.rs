@@ -129,7 +129,8 @@ impl Stage for Search {
                 on_client_bound: mark. At a rate above what the server can do the delay grows by (rate / capacity - 1) seconds each second: try a level long \
                 enough for that to pass the limits.",
         )
-        .input_list("prompts", "JSON Lines: {\"id\", \"messages\" or \"prompt\", \"max_tokens\"}")
+        .input_list("prompts", "JSON Lines: {\"id\", \"messages\", \"prompt\" or \"turns\", \"max_tokens\"}")
+        .input_list("authorities", "with https: PEM certificates of the authorities to believe, instead of the system's; may be left out")
         .output("result", "JSON: {\"over\", \"slo\", \"share\", \"highest\", \"lowest_failing\", \"levels\": [{\"level\", \"passes\", \"good_share\", ...}]} in the order of their trial")
         .policy(Policy::Sample)
         .work(Work::Wait)

@@ -383,10 +383,9 @@ impl Shard {
     async fn connection(&self, at: usize, record: &mut Record) -> Result<Connection, String> {
         loop {
             let idle = self.idle.borrow_mut()[at].pop();
-            match idle {
-                Some(connection) if connection.is_idle() => return Ok(connection),
-                Some(closed) => drop(closed),
-                None => break,
+            let Some(mut connection) = idle else { break };
+            if connection.is_idle() {
+                return Ok(connection);
             }
         }
         let before = clock::now();

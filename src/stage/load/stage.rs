@@ -27,7 +27,8 @@ impl Stage for Load {
                 \n\
                 Closed loops keep a number of requests in flight; open loops send by a schedule and count from it, so that a pause of the server \
                 is not hidden (coordinated omission): `from_send` stands beside `from_schedule`, marked `hides_waiting` where one of its numbers is less by more than a tenth. One warm connection per slot; stamps are CLOCK_MONOTONIC, \
-                taken next to each write and read. Requests that failed are counted by kind and enter no latency.\n\
+                taken next to each write and read; over TLS next to the write of the encrypted and the read of the decrypted bytes, and \
+                how long they lay in the kernel is not known. `load.transports` says http or https, and whether by a proxy. Requests that failed are counted by kind and enter no latency.\n\
                 \n\
                 The client checks itself: the lag of sends and reads, the rate, the CPU time of its threads. A result that it spoiled fails, or is \
                 marked `client_bound`. `steady`: the same numbers of `all`, of `stable` (from the second moment at which as many as may be are in flight to the last one, \
@@ -44,6 +45,7 @@ impl Stage for Load {
         )
         .input_list("prompts", "JSON Lines: {\"id\", \"messages\", \"prompt\" or \"turns\", \"max_tokens\"}")
         .optional_input("trace", "with arrival trace: recorded times")
+        .input_list("authorities", "with https: PEM certificates of the authorities to believe, instead of the system's; may be left out")
         .output("requests", "SQLite: a row per attempt, and the clock")
         .output("summary", "JSON as metrics.compute, with failures, from_schedule, from_send, steady and self_check")
         .policy(Policy::Sample)

@@ -105,6 +105,7 @@ fn definition(params: &Params, plan: &Plan) -> Value {
         "warmup": params.warmup,
         "seed": params.seed,
         "endpoints": plan.endpoints.len(),
+        "transports": plan.endpoints.iter().map(|endpoint| endpoint.route.name()).collect::<std::collections::BTreeSet<_>>(),
         "shards": plan.shards,
         "prompts": plan.jobs.len(),
         "turns": plan.turns,

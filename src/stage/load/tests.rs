@@ -60,7 +60,7 @@ impl Server {
     }
 }
 
-fn request(stream: &mut TcpStream) -> Option<String> {
+fn request(stream: &mut impl Read) -> Option<String> {
     let (mut bytes, mut byte) = (Vec::new(), [0]);
     while !bytes.ends_with(b"\r\n\r\n") {
         (stream.read(&mut byte).ok()? == 1).then(|| bytes.push(byte[0]))?;
@@ -724,4 +724,175 @@ fn faults_of_conversations_have_their_place() {
         fails(json!({ "id": 1, "turns": [{ "content": "a", "think": -1 }] }), json!({})).contains("'think'")
     );
     assert!(fails(json!({ "id": 1, "turns": [{ "text": "a" }] }), json!({})).starts_with("p.jsonl:1: "));
+}
+
+/// A server behind TLS with a certificate of its own; answers each request with two words, 30 ms apart. Its URL and its certificate, PEM.
+fn secret_server(keep: bool) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            thread::spawn(move || {
+                let stream = stream.unwrap();
+                stream.set_nodelay(true).unwrap();
+                let mut stream = rustls::StreamOwned::new(session, stream);
+                while request(&mut stream).is_some() {
+                    let first = format!("{HEAD}{}", chunked(&(role() + &content("a"))));
+                    let rest = content("b") + &usage(2) + "data: [DONE]\n\n";
+                    if stream.write_all(first.as_bytes()).and_then(|()| stream.flush()).is_err() {
+                        return;
+                    }
+                    thread::sleep(Duration::from_millis(30));
+                    let _ = stream.write_all(format!("{}0\r\n\r\n", chunked(&rest)).as_bytes());
+                    let _ = stream.flush();
+                    if !keep {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (url, made.cert.pem())
+}
+
+/// A proxy: connects where it is asked to, passes nothing else on but answers it itself. What it was asked.
+fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let seen = Arc::clone(&seen);
+            thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") {
+                    if stream.read(&mut byte).unwrap_or(0) == 0 {
+                        return;
+                    }
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8(head).unwrap();
+                seen.lock().unwrap().push(head.clone());
+                let Some(to) = head.strip_prefix("CONNECT ") else {
+                    let _ = stream.write_all(stream_of(&["p"]).as_bytes());
+                    return thread::sleep(Duration::from_millis(100));
+                };
+                if head.contains("refused.invalid") {
+                    return stream.write_all(b"HTTP/1.1 403 No\r\n\r\n").unwrap();
+                }
+                let port = to.split(' ').next().unwrap().rsplit(':').next().unwrap();
+                let mut server = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+                stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+                let (mut up, mut down) = (stream.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut up, &mut down));
+                let _ = std::io::copy(&mut server, &mut stream);
+            });
+        }
+    });
+    (url, asked)
+}
+
+/// [`stream`], where that name is a connection.
+fn stream_of(texts: &[&str]) -> String {
+    stream(texts)
+}
+
+fn load_with(url: &str, pem: Option<&str>, more: Value) -> Finished {
+    let mut with = json!({ "endpoints": url, "model": "m", "arrival": { "kind": "closed", "concurrency": 2 }, "on_client_bound": "mark" });
+    with.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let bench = Bench::new(&Load, with).file("prompts", "p.jsonl", prompts(8));
+    let bench = match pem {
+        Some(pem) => bench.file("authorities", "ca.pem", pem),
+        None => bench,
+    };
+    bench.run(&["requests", "summary"])
+}
+
+#[test]
+fn a_server_behind_tls_is_measured_as_any_other() {
+    for keep in [true, false] {
+        let (url, pem) = secret_server(keep);
+        let done = load_with(&url, Some(&pem), json!({ "save_text": true }));
+        let summary = summary_of(&done);
+        assert_eq!((&summary["counts"]["success"], &summary["failures"]), (&json!(8), &json!({})), "{keep}");
+        assert_eq!(summary["load"]["transports"], json!(["https"]));
+        assert_eq!(column::<String>(&done, "text"), ["ab"; 8]);
+        // the handshakes are over before the clock starts, and the gap is that of the server
+        let itl = summary["metrics"]["itl"]["p50"].as_f64().unwrap();
+        assert!((0.025..0.06).contains(&itl), "{itl}");
+        assert!(column::<i64>(&done, "send1_ns - send0_ns").iter().all(|ns| *ns > 0));
+        assert_eq!(summary["self_check"]["receive_lag_ms"], Value::Null);
+        assert_eq!(summary["self_check"]["reconnects"] == 0, keep, "{summary}");
+    }
+}
+
+#[test]
+fn a_certificate_that_nobody_knows_is_a_connection_that_is_not_there() {
+    let (url, pem) = secret_server(true);
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+    let done = load_with(&url, Some(&other), json!({}));
+    let error = done.result.unwrap_err().message;
+    assert!(
+        error.contains("{\"connect\":8}") && error.contains("TLS: ") && error.contains("certificate"),
+        "{error}"
+    );
+    let done = load_with(&url.replace("localhost", "127.0.0.1"), Some(&pem), json!({}));
+    assert!(done.result.unwrap_err().message.contains("TLS: "), "another name");
+    let done = load_with(&url, Some("no certificate"), json!({}));
+    assert_eq!(done.result.unwrap_err().message, "ca.pem: no certificate in it");
+}
+
+#[test]
+fn a_proxy_connects_or_passes_on() {
+    let (url, pem) = secret_server(true);
+    let (by, asked) = proxy();
+    let more = json!({ "proxy": by, "proxy_auth": "me:pass" });
+    let summary = summary_of(&load_with(&url, Some(&pem), more.clone()));
+    assert_eq!(
+        (&summary["counts"]["success"], &summary["load"]["transports"]),
+        (&json!(8), &json!(["https by a proxy"]))
+    );
+    let port = url.rsplit(':').next().unwrap();
+    for head in asked.lock().unwrap().iter() {
+        assert!(head.starts_with(&format!("CONNECT localhost:{port} HTTP/1.1\r\n")), "{head}");
+        assert!(head.contains("\r\nProxy-Authorization: Basic bWU6cGFzcw==\r\n"), "{head}");
+    }
+    asked.lock().unwrap().clear();
+    // the name of the server is the proxy's to find
+    let summary = summary_of(&load_with("http://model.invalid:81/v1", None, more.clone()));
+    assert_eq!(
+        (&summary["counts"]["success"], &summary["load"]["transports"]),
+        (&json!(8), &json!(["http by a proxy"]))
+    );
+    let head = asked.lock().unwrap()[0].clone();
+    assert!(
+        head.starts_with(
+            "POST http://model.invalid:81/v1/chat/completions HTTP/1.1\r\nHost: model.invalid:81\r\n"
+        ),
+        "{head}"
+    );
+    assert!(head.contains("Proxy-Authorization: Basic bWU6cGFzcw=="));
+    let error = load_with("https://refused.invalid", Some(&pem), more).result.unwrap_err().message;
+    assert!(error.contains("the proxy refused with status 403") && !error.contains("pass"), "{error}");
+    let refused = |with: Value| {
+        let mut all = json!({ "endpoints": "http://h", "model": "m", "arrival": { "kind": "closed", "concurrency": 1 } });
+        all.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+        Load.check(&all).unwrap_err()
+    };
+    let fault = refused(json!({ "proxy": "http://me:hidden@h:1" }));
+    assert!(fault.path == "proxy" && !fault.message.contains("hidden"), "{fault:?}");
+    assert_eq!(refused(json!({ "proxy": "none", "proxy_auth": "a:b" })).path, "proxy_auth");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::body::{Body, Framing};
 
 /// Longer heads are refused.
-const LONGEST: usize = 64 << 10;
+pub(in crate::stage::load) const LONGEST: usize = 64 << 10;
 
 /// What matters of a head.
 #[derive(Clone, Debug, PartialEq)]

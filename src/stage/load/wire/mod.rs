@@ -6,5 +6,5 @@ mod head;
 mod sse;
 
 pub(super) use body::{Body, Malformed};
-pub(super) use head::{Head, parse};
+pub(super) use head::{Head, LONGEST, parse};
 pub(super) use sse::Events;

@@ -1,12 +1,13 @@
 //! Named cells of a run. Runs with the same columns share their names: a thousand runs with a hundred columns each are held at once. Unaware
 //! of what the columns say.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Index;
 use std::sync::Arc;
 
 use indexmap::IndexSet;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
@@ -153,16 +154,17 @@ impl Columns {
         self.names().zip(&self.cells)
     }
 
-    /// Takes equal names from `known`, which takes them otherwise.
-    pub(super) fn share(&mut self, known: &mut Vec<Arc<IndexSet<String>>>) {
-        match known.iter().find(|names| names.iter().eq(self.names.iter())) {
-            Some(names) => self.names = Arc::clone(names),
-            None => known.push(Arc::clone(&self.names)),
-        }
-        self.cells.shrink_to_fit();
+    /// Where the cell of this name is.
+    pub(super) fn place(&self, name: &str) -> Option<usize> {
+        self.names.get_index_of(name)
     }
 
-    /// Whether both have the same names, which is known at once if they share them.
+    /// The cell at a [`place`](Self::place).
+    pub(super) fn at(&self, place: usize) -> &Cell {
+        &self.cells[place]
+    }
+
+    /// Whether both share their names, as those do that were read one after the other.
     pub(super) fn shares(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.names, &other.names)
     }
@@ -195,17 +197,103 @@ impl<'de> Deserialize<'de> for Columns {
                 f.write_str("columns with their cells")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Columns, A::Error> {
-                let (mut names, mut cells) = (IndexSet::new(), Vec::new());
-                while let Some((name, cell)) = map.next_entry::<String, Cell>()? {
-                    if !names.insert(name) {
-                        return Err(A::Error::custom("a column stands there twice"));
+                let mut naming = Naming::default();
+                let mut cells = Vec::new();
+                while map.next_key_seed(&mut naming)?.is_some() {
+                    if cells.is_empty() {
+                        cells.reserve_exact(naming.like.as_ref().map_or(0, |names| names.len()));
                     }
-                    cells.push(cell);
+                    cells.push(map.next_value()?);
                 }
-                Ok(Columns { names: Arc::new(names), cells })
+                cells.shrink_to_fit();
+                Ok(Columns { names: naming.names(), cells })
             }
         }
         deserializer.deserialize_map(Cells)
+    }
+}
+
+/// As many sets of names are remembered.
+const LATELY: usize = 16;
+
+thread_local! {
+    /// The names of columns that were read on this thread, the last ones last: those that are read next mostly have the same.
+    static KNOWN: RefCell<Vec<Arc<IndexSet<String>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Names as they are read, one by one: those of earlier columns as long as they are the same.
+#[derive(Default)]
+struct Naming {
+    /// Its first `count` names are those so far. Without it these are `own`.
+    like: Option<Arc<IndexSet<String>>>,
+    own: IndexSet<String>,
+    count: usize,
+}
+
+impl Naming {
+    /// Takes the next name; false if it stands there already.
+    fn take(&mut self, name: &str) -> bool {
+        let same = |names: &Arc<IndexSet<String>>| names.get_index(self.count).is_some_and(|n| n == name);
+        if !self.like.as_ref().is_some_and(same) && (self.like.is_some() || self.count == 0) {
+            let like = self.other(same);
+            if like.is_none() {
+                self.own = self.so_far().cloned().collect();
+            }
+            self.like = like;
+        }
+        self.count += 1;
+        self.like.is_some() || self.own.insert(name.to_owned())
+    }
+
+    fn so_far(&self) -> impl Iterator<Item = &String> {
+        self.like.iter().flat_map(|names| names.iter()).take(self.count)
+    }
+
+    /// Known names that begin as these do, and fit.
+    fn other(&self, fit: impl Fn(&Arc<IndexSet<String>>) -> bool) -> Option<Arc<IndexSet<String>>> {
+        let begins = |names: &Arc<IndexSet<String>>| names.iter().take(self.count).eq(self.so_far());
+        KNOWN.with_borrow(|known| known.iter().rev().find(|names| fit(names) && begins(names)).cloned())
+    }
+
+    fn names(mut self) -> Arc<IndexSet<String>> {
+        let whole = |names: &Arc<IndexSet<String>>| names.len() == self.count;
+        if let Some(like) = &self.like {
+            if whole(like) {
+                return Arc::clone(like);
+            }
+            if let Some(other) = self.other(whole) {
+                return other;
+            }
+            self.own = self.so_far().cloned().collect();
+        }
+        let names = Arc::new(self.own);
+        KNOWN.with_borrow_mut(|known| {
+            if known.len() == LATELY {
+                known.remove(0);
+            }
+            known.push(Arc::clone(&names));
+        });
+        names
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Naming {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for &mut Naming {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("the name of a column")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<(), E> {
+        if self.take(name) { Ok(()) } else { Err(E::custom("a column stands there twice")) }
     }
 }
 
@@ -216,19 +304,42 @@ mod tests {
     #[test]
     fn the_same_json_comes_back_and_names_are_shared() {
         let text = r#"{"b":1,"a":-2.5,"c":"x","d":null,"e":true,"f":2.0}"#;
-        let mut one: Columns = serde_json::from_str(text).unwrap();
+        let one: Columns = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&one).unwrap(), text);
         assert_eq!(
             (one["a"].as_f64(), &one["g"], one["f"].text().as_str()),
             (Some(-2.5), &Cell::Null, "2.0")
         );
         let mut other: Columns = serde_json::from_str(text).unwrap();
-        let mut known = Vec::new();
-        one.share(&mut known);
-        other.share(&mut known);
-        assert!(known.len() == 1 && one.shares(&other));
+        assert!(one.shares(&other));
         other.insert("g", 7u64);
         assert!(!one.shares(&other) && one.get("g").is_none());
         assert!(serde_json::from_str::<Columns>(r#"{"a":1,"a":2}"#).is_err());
+    }
+
+    #[test]
+    fn names_that_begin_alike_are_told_apart() {
+        let texts =
+            ["a b c", "a b", "a b c d", "", "a b x", "a b c", "b a", "a b x y", "", "a b", "a b c d", "a"];
+        let parsed: Vec<(Vec<&str>, Columns)> = texts
+            .iter()
+            .map(|text| {
+                let names: Vec<&str> = text.split_terminator(' ').collect();
+                let fields: Vec<String> =
+                    names.iter().enumerate().map(|(n, name)| format!("\"{name}\":{n}")).collect();
+                (names, serde_json::from_str(&format!("{{{}}}", fields.join(","))).unwrap())
+            })
+            .collect();
+        for (names, columns) in &parsed {
+            assert_eq!(&columns.names().collect::<Vec<_>>(), names);
+            assert!(names.iter().enumerate().all(|(n, name)| columns[name] == Cell::Int(n as i64)));
+            for (others, other) in &parsed {
+                let alike = names == others && !names.is_empty();
+                assert!(names.is_empty() || columns.shares(other) == alike, "{names:?} {others:?}");
+            }
+        }
+        for twice in [r#"{"a":1,"b":2,"a":3}"#, r#"{"a":1,"b":2,"c":3,"b":4}"#] {
+            assert!(serde_json::from_str::<Columns>(twice).is_err(), "{twice}");
+        }
     }
 }

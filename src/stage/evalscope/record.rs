@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::{Cell, Columns};
 use super::percentiles;
-use crate::api::{StageContext, StageError};
+use crate::api::{InputFile, StageContext, StageError};
 use crate::stage::metrics::slo::Slo;
 use crate::stage::table::percentile::Rule;
 
@@ -160,20 +160,9 @@ pub(super) const NAMES: [&str; 6] =
 
 /// The records of the input `runs`, in the order of the tables: by path, part by part.
 pub(super) fn read(ctx: &StageContext) -> Result<Vec<Record>, StageError> {
-    let mut records = Vec::new();
-    let mut known = Vec::new();
-    for file in ctx.files("runs") {
-        let mut record: Record =
-            file.read_json().map_err(|e| e.hint("give the outputs of evalscope.collect"))?;
-        if let Some(run) = &mut record.run {
-            run.row.share(&mut known);
-            run.percentiles.share(&mut known);
-            if let Some(found) = &mut run.recomputed {
-                found.columns.share(&mut known);
-            }
-        }
-        records.push(record);
-    }
+    let read =
+        |file: &InputFile| file.read_json().map_err(|e| e.hint("give the outputs of evalscope.collect"));
+    let mut records: Vec<Record> = ctx.files("runs").iter().map(read).collect::<Result<_, _>>()?;
     records.sort_by(|a, b| a.dir.split('/').cmp(b.dir.split('/')));
     Ok(records)
 }
@@ -183,15 +172,57 @@ pub(super) fn percentile_columns<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec
     in_order(runs.map(|run| &run.percentiles))
 }
 
+/// Finds the cells of a header in runs. Where they are is found once for all runs whose columns have the same names.
+pub(super) struct Finder<'h> {
+    header: &'h [&'h str],
+    /// Runs with other names each, and the places of their cells.
+    known: Vec<(&'h Run, Vec<Place>)>,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Row(usize),
+    Percentiles(usize),
+    Nowhere,
+}
+
+impl<'h> Finder<'h> {
+    pub(super) fn new(header: &'h [&'h str]) -> Self {
+        Self { header, known: Vec::new() }
+    }
+
+    /// The cell of each column; `None`: the run lacks it.
+    pub(super) fn cells<'f>(
+        &'f mut self,
+        run: &'h Run,
+    ) -> impl Iterator<Item = Option<&'h Cell>> + use<'f, 'h> {
+        let alike =
+            |(other, _): &(&Run, _)| run.row.shares(&other.row) && run.percentiles.shares(&other.percentiles);
+        let found = self.known.iter().position(alike).unwrap_or_else(|| {
+            let place = |column: &&str| {
+                let of_percentiles = || run.percentiles.place(column).map(Place::Percentiles);
+                run.row.place(column).map(Place::Row).or_else(of_percentiles).unwrap_or(Place::Nowhere)
+            };
+            self.known.push((run, self.header.iter().map(place).collect()));
+            self.known.len() - 1
+        });
+        self.known[found].1.iter().map(|place| match *place {
+            Place::Row(at) => Some(run.row.at(at)),
+            Place::Percentiles(at) => Some(run.percentiles.at(at)),
+            Place::Nowhere => None,
+        })
+    }
+}
+
 /// Each of the percentile columns once, in the order of the table.
 pub(super) fn in_order<'r>(all: impl Iterator<Item = &'r Columns>) -> Vec<&'r str> {
     let mut columns: IndexSet<&str> = IndexSet::new();
-    let mut last: Option<&Columns> = None;
+    let mut seen: Vec<&Columns> = Vec::new();
     for found in all {
-        if last.is_none_or(|last| !last.shares(found)) {
+        if !seen.iter().any(|other| other.shares(found)) {
             columns.extend(found.names());
+            seen.push(found);
         }
-        last = Some(found);
     }
     let mut columns: Vec<&str> = columns.into_iter().collect();
     columns.sort_by(|a, b| percentiles::order(a, b));

@@ -1,14 +1,12 @@
 //! Rows of cells as CSV and JSON, written row by row. Unaware of what they say.
 
+use std::borrow::Borrow;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 
-use serde::ser::{SerializeMap, SerializeSeq, Serializer};
-use serde_json::ser::PrettyFormatter;
-
 use super::columns::Cell;
 use crate::api::{StageContext, StageError};
-use crate::stage::table::csv::{LineEnd, TableWriter};
+use crate::stage::table::csv::{LineEnd, end_record, push_cell};
 
 /// A cell per column of the header; `None`: the row lacks it (an empty cell, no key).
 pub(super) type Row = Vec<Option<Cell>>;
@@ -24,39 +22,114 @@ pub(super) struct Sheet<'s> {
 }
 
 impl Sheet<'_> {
-    /// Writes what is wanted and declared.
-    pub(super) fn write<S: AsRef<str>>(
+    /// Writes what is wanted and declared. Rows are as [`Row`], or borrow their cells.
+    pub(super) fn write<S, R, C>(
         &self,
         ctx: &StageContext,
         header: &[S],
-        rows: impl Iterator<Item = Row> + Clone,
-    ) -> Result<(), StageError> {
-        if let Some((name, file)) = open(ctx, self.csv)? {
-            let mut writer = TableWriter::new(file, name, LineEnd::Crlf);
-            writer.row(header.iter().map(S::as_ref))?;
-            for row in rows.clone() {
-                writer.row(row.iter().map(|cell| match cell {
-                    None => String::new(),
-                    Some(Cell::Null) => self.null.to_owned(),
-                    Some(cell) => cell.text(),
-                }))?;
-            }
-            close(name, writer.finish()?)?;
+        rows: impl Iterator<Item = R>,
+    ) -> Result<(), StageError>
+    where
+        S: AsRef<str>,
+        R: IntoIterator<Item = Option<C>>,
+        C: Borrow<Cell>,
+    {
+        let (mut csv, mut json) = (open(ctx, self.csv)?, open(ctx, self.json)?);
+        if csv.is_none() && json.is_none() {
+            return Ok(());
         }
-        if let Some((name, mut file)) = open(ctx, self.json)? {
-            let failed =
-                |e: &dyn std::fmt::Display| StageError::new(format!("failed to write output '{name}': {e}"));
-            let mut out = serde_json::Serializer::with_formatter(&mut file, PrettyFormatter::new());
-            let mut list = out.serialize_seq(None).map_err(|e| failed(&e))?;
-            for row in rows {
-                list.serialize_element(&Object(header, &row)).map_err(|e| failed(&e))?;
-            }
-            SerializeSeq::end(list).map_err(|e| failed(&e))?;
-            file.write_all(b"\n").map_err(|e| failed(&e))?;
-            close(name, file)?;
+        let mut text = Text::new(header, self.null)?;
+        put(&mut csv, &text.csv)?;
+        for row in rows {
+            text.row(row)?;
+            put(&mut csv, &text.csv)?;
+            put(&mut json, &text.json)?;
         }
+        put(&mut json, text.end())?;
+        [csv, json].into_iter().flatten().try_for_each(|(name, file)| close(name, file))
+    }
+}
+
+fn put(output: &mut Option<(&str, BufWriter<File>)>, bytes: &[u8]) -> Result<(), StageError> {
+    let Some((name, file)) = output else { return Ok(()) };
+    file.write_all(bytes).map_err(|e| StageError::io("write output", std::path::Path::new(name), e))
+}
+
+/// One record after another as text in both formats: a number is put into text once.
+struct Text<'n> {
+    null: &'n str,
+    /// Before the value of each column.
+    keys: Vec<Vec<u8>>,
+    first: bool,
+    number: Vec<u8>,
+    csv: Vec<u8>,
+    json: Vec<u8>,
+}
+
+impl<'n> Text<'n> {
+    /// With the header as CSV.
+    fn new<S: AsRef<str>>(header: &[S], null: &'n str) -> Result<Self, StageError> {
+        let mut keys = Vec::with_capacity(header.len());
+        let mut csv = Vec::new();
+        for (place, name) in header.iter().enumerate() {
+            if place > 0 {
+                csv.push(b',');
+            }
+            push_cell(&mut csv, name.as_ref().as_bytes());
+            let mut key = b"\n    ".to_vec();
+            push_json(&mut key, name.as_ref())?;
+            key.extend_from_slice(b": ");
+            keys.push(key);
+        }
+        end_record(&mut csv, 0, LineEnd::Crlf);
+        Ok(Self { null, keys, first: true, number: Vec::new(), csv, json: Vec::new() })
+    }
+
+    fn row<C: Borrow<Cell>>(&mut self, row: impl IntoIterator<Item = Option<C>>) -> Result<(), StageError> {
+        let Self { null, keys, first, number, csv, json } = self;
+        csv.clear();
+        json.clear();
+        json.extend_from_slice(if std::mem::take(first) { b"[\n  {" } else { b",\n  {" });
+        let mut keyed = false;
+        for (place, (key, cell)) in keys.iter().zip(row).enumerate() {
+            if place > 0 {
+                csv.push(b',');
+            }
+            let Some(cell) = cell else { continue };
+            if std::mem::replace(&mut keyed, true) {
+                json.push(b',');
+            }
+            json.extend_from_slice(key);
+            match cell.borrow() {
+                Cell::Null => {
+                    push_cell(csv, null.as_bytes());
+                    json.extend_from_slice(b"null");
+                }
+                Cell::Text(text) => {
+                    push_cell(csv, text.as_bytes());
+                    push_json(json, &**text)?;
+                }
+                plain => {
+                    number.clear();
+                    push_json(number, plain)?;
+                    csv.extend_from_slice(number);
+                    json.extend_from_slice(number);
+                }
+            }
+        }
+        end_record(csv, 0, LineEnd::Crlf);
+        json.extend_from_slice(if keyed { b"\n  }" } else { b"}" });
         Ok(())
     }
+
+    /// What ends the list.
+    fn end(&self) -> &'static [u8] {
+        if self.first { b"[]\n" } else { b"\n]\n" }
+    }
+}
+
+fn push_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), StageError> {
+    serde_json::to_writer(out, value).map_err(|e| StageError::new(format!("a cell has no JSON: {e}")))
 }
 
 /// The file of an output that is wanted and declared.
@@ -77,16 +150,51 @@ pub(super) fn close(name: &str, mut file: BufWriter<File>) -> Result<(), StageEr
     file.flush().map_err(|e| StageError::io("write output", std::path::Path::new(name), e))
 }
 
-struct Object<'r, S>(&'r [S], &'r Row);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::table::csv::TableWriter;
+    use proptest::prelude::*;
+    use serde_json::{Map, Value};
 
-impl<S: AsRef<str>> serde::Serialize for Object<'_, S> {
-    fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (name, cell) in self.0.iter().zip(self.1) {
-            if let Some(cell) = cell {
-                map.serialize_entry(name.as_ref(), cell)?;
+    fn cell() -> impl Strategy<Value = Option<Cell>> {
+        prop_oneof![
+            Just(None),
+            Just(Some(Cell::Null)),
+            any::<bool>().prop_map(|flag| Some(flag.into())),
+            any::<i64>().prop_map(|n| Some(Cell::Int(n))),
+            any::<f64>().prop_map(|x| Some(x.into())),
+            "[a\",\r\n\\\\é]{0,4}".prop_map(|text| Some(text.as_str().into())),
+        ]
+    }
+
+    proptest! {
+        /// As serde_json and the writer of tables have it.
+        #[test]
+        fn as_the_writers_of_whole_values(rows in prop::collection::vec(prop::collection::vec(cell(), 3), 0..4)) {
+            let header = ["a", "b,\"", "c"];
+            let mut text = Text::new(&header, "nan").unwrap();
+            let (mut csv, mut json) = (text.csv.clone(), Vec::new());
+            for row in &rows {
+                text.row(row.iter().map(Option::as_ref)).unwrap();
+                csv.extend_from_slice(&text.csv);
+                json.extend_from_slice(&text.json);
             }
+            json.extend_from_slice(text.end());
+
+            let mut writer = TableWriter::new(Vec::new(), "csv", LineEnd::Crlf);
+            writer.row(header).unwrap();
+            for row in &rows {
+                writer.row(row.iter().map(|cell| cell.as_ref().map_or_else(String::new, Cell::text))).unwrap();
+            }
+            prop_assert_eq!(String::from_utf8(csv), String::from_utf8(writer.finish().unwrap()));
+            let object = |row: &Row| -> Map<String, Value> {
+                let cells = header.iter().zip(row);
+                cells.filter_map(|(name, cell)| Some(((*name).to_owned(), cell.as_ref()?.json()))).collect()
+            };
+            let whole: Vec<_> = rows.iter().map(object).collect();
+            let whole = serde_json::to_string_pretty(&whole).unwrap() + "\n";
+            prop_assert_eq!(String::from_utf8(json), Ok(whole));
         }
-        map.end()
     }
 }

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde_json::{Value, json};
 
 use super::columns::Cell;
-use super::record::{self, Data, Run, Wanted};
+use super::record::{self, Data, Finder, Run, Wanted};
 use super::sheet::{Row, Sheet};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 
@@ -65,7 +65,8 @@ impl Stage for Stats {
         }
         let fields: Vec<&str> =
             FIELDS.into_iter().chain(record::percentile_columns(all.iter().copied())).collect();
-        let rows = groups.values().map(|runs| row(runs, &fields));
+        let mut finder = Finder::new(&fields);
+        let rows = groups.values().map(|runs| row(runs, &mut finder));
         ctx.log(format!(
             "{} groups of {} runs; {} runs without a success left out",
             groups.len(),
@@ -102,13 +103,13 @@ fn of_field(field: &str) -> [String; 4] {
 }
 
 /// The cells of the header for one group.
-fn row(runs: &[&Run], fields: &[&str]) -> Row {
+fn row<'r>(runs: &[&'r Run], finder: &mut Finder<'r>) -> Row {
     let first = &runs[0].row;
     let mut row = vec![Some(first["config"].clone()), Some((runs.len() as u64).into())];
     row.extend(["model", "parallel", "prompt_length", "max_tokens"].map(|name| Some(first[name].clone())));
-    for field in fields {
-        let value = |run: &&&Run| run.row.get(field).or_else(|| run.percentiles.get(field))?.as_f64();
-        let values: Vec<f64> = runs.iter().filter_map(|run| value(&run)).collect();
+    let cells: Vec<Vec<Option<&Cell>>> = runs.iter().map(|run| finder.cells(run).collect()).collect();
+    for field in 0..cells[0].len() {
+        let values: Vec<f64> = cells.iter().filter_map(|cells| cells[field]?.as_f64()).collect();
         let statistics = spread(&values).map_or([const { Cell::Null }; 4], |found| found.map(Cell::from));
         row.extend(statistics.map(Some));
     }

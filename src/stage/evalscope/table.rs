@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::columns::Cell;
-use super::record::{self, Data, Format, NAMES, Problem, Reason, Record, Run, Wanted};
+use super::record::{self, Data, Finder, Format, NAMES, Problem, Reason, Record, Run, Wanted};
 use super::sheet::{self, Sheet};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 use crate::stage::table::csv::{LineEnd, TableWriter};
@@ -101,10 +101,8 @@ impl Stage for Table {
         }
         let percentiles = record::percentile_columns(runs.iter().map(|(_, run)| *run));
         let columns: Vec<&str> = runs[0].1.row.names().chain(percentiles).collect();
-        let rows = runs.iter().map(|(_, run)| {
-            let cell = |column: &&str| run.row.get(column).or_else(|| run.percentiles.get(column)).cloned();
-            columns.iter().map(cell).collect()
-        });
+        let mut finder = Finder::new(&columns);
+        let rows = runs.iter().map(|(_, run)| finder.cells(run).collect::<Vec<_>>());
         let (csv, json) = Wanted { format: params.format, data: params.data }.formats(Data::Stats);
         let sheet = Sheet { csv: csv.then_some("csv"), json: json.then_some("json"), null: "nan" };
         sheet.write(ctx, &columns, rows)?;

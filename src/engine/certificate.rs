@@ -21,11 +21,13 @@ use crate::model::Artifact;
 use crate::store::Content;
 
 /// Changes with the layout.
-const MAGIC: &[u8; 16] = b"flow certificat2";
+const MAGIC: &[u8; 16] = b"flow certificat3";
 /// A file system's tick; what is younger than this may still change with equal time stamps.
 const TICK_NS: i64 = 20_000_000;
 /// So many entries are changed in place; for more, the file is written anew.
 const FEW: usize = 256;
+/// So many files or directories are looked at by one thread at a time.
+const CHUNK: usize = 512;
 /// Stat (6 numbers and the mode) and digest.
 const FIXED: usize = 5 * 8 + 4 + 32;
 
@@ -59,6 +61,8 @@ pub struct Certified {
     pub(super) asked: Asked,
     /// Seal of the compiled plan that goes with it.
     pub(super) plan: Option<Digest>,
+    /// Seal of what the listed directories held.
+    pub(super) listed: Option<Digest>,
     /// Paths that must not be there (absent outputs).
     pub(super) absent: BTreeSet<String>,
 }
@@ -90,12 +94,20 @@ pub fn path(cache: &Path, root: &Path, arguments: &[&str]) -> Option<PathBuf> {
     Some(cache.join("workspaces").join(workspace).join(name))
 }
 
+/// The file with another beginning of its name that goes with the certificate at `certificate`.
+pub(super) fn beside(certificate: &Path, begin: &str) -> PathBuf {
+    let name = certificate.file_name().unwrap_or_default().to_string_lossy();
+    certificate.with_file_name(name.replacen("fresh-", begin, 1))
+}
+
 /// What the certificate of a command line says now.
 pub enum Check {
     /// Nothing to do.
     Holds(Box<Certified>),
     /// These files have other contents or are gone; everything else is as it was.
     Changed(Box<Changed>),
+    /// The same, but listed directories are not as they were either.
+    Listed(Box<Changed>),
     /// Nothing: everything has to be looked at.
     Void,
 }
@@ -108,6 +120,8 @@ pub struct Changed {
     pub(super) changed: Vec<(usize, Option<Content>)>,
     /// Entries of files that were only touched, with their stat.
     pub(super) touched: Vec<(usize, Stat)>,
+    /// Listed directories that are not as they were.
+    pub(super) dirs: Vec<String>,
     /// When the check began, ns since 1970.
     pub(super) began_ns: i64,
 }
@@ -121,8 +135,12 @@ pub fn check(path: &Path) -> Check {
         return Check::Void;
     }
     let may_change = certificate.certified.plan.is_some();
+    let dirs = changed_dirs(&certificate.certified.asked);
+    let may_grow = may_change && certificate.certified.listed.is_some();
+    if !(dirs.is_empty() || may_grow) {
+        return Check::Void;
+    }
     // statx of each in parallel; those that differ are hashed
-    const CHUNK: usize = 512;
     let chunks = certificate.entries.len().div_ceil(CHUNK);
     let found: Option<Vec<Vec<(usize, Found)>>> = (0..chunks)
         .into_par_iter()
@@ -147,13 +165,15 @@ pub fn check(path: &Path) -> Check {
             Found::Changed(content) => changed.push((n, content)),
         }
     }
-    if changed.is_empty() {
+    if changed.is_empty() && dirs.is_empty() {
         if !touched.is_empty() {
             certificate.renew(path, &touched, &[], began_ns);
         }
         return Check::Holds(Box::new(certificate.certified));
     }
-    Check::Changed(Box::new(Changed { place: path.to_owned(), certificate, changed, touched, began_ns }))
+    let listed = !dirs.is_empty();
+    let found = Box::new(Changed { place: path.to_owned(), certificate, changed, touched, dirs, began_ns });
+    if listed { Check::Listed(found) } else { Check::Changed(found) }
 }
 
 /// What is now in the place of an entry's file.
@@ -171,12 +191,19 @@ enum Found {
     Changed(Option<Content>),
 }
 
-/// Everything but the contents.
+/// The listed directories that are not as they were.
+fn changed_dirs(asked: &Asked) -> Vec<String> {
+    let stat = |path: &str| Stat::following(Path::new(if path.is_empty() { "." } else { path })).ok();
+    let dirs: Vec<(&String, &Option<Stat>)> = asked.dirs.iter().collect();
+    let changed =
+        dirs.par_chunks(CHUNK).flat_map_iter(|dirs| dirs.iter().filter(|(dir, then)| stat(dir) != **then));
+    changed.map(|(dir, _)| (*dir).clone()).collect()
+}
+
+/// Everything but the contents and the directories.
 fn still(certified: &Certified) -> bool {
     let asked = &certified.asked;
-    let stat = |path: &str| Stat::following(Path::new(if path.is_empty() { "." } else { path })).ok();
-    asked.dirs.iter().all(|(dir, then)| stat(dir) == *then)
-        && asked.files.iter().all(|(path, there)| Path::new(path).is_file() == *there)
+    asked.files.iter().all(|(path, there)| Path::new(path).is_file() == *there)
         && asked.is_dir.iter().all(|(path, there)| Path::new(path).is_dir() == *there)
         && asked.env.iter().all(|(name, value)| environment(name) == *value)
         && certified.absent.iter().all(|path| fs::symlink_metadata(path).is_err())
@@ -202,12 +229,24 @@ fn unsettled(size: u64, exec: bool) -> Stat {
 
 /// Writes a certificate. `witnesses`: every file that decided the run, in the order of the compiled plan's entries.
 pub(super) fn write(path: &Path, certified: &Certified, witnesses: &[Witness]) -> std::io::Result<()> {
+    write_after(path, certified, &[], 0, witnesses)
+}
+
+/// The same, with `count` entries as text before those of the witnesses.
+fn write_after(
+    path: &Path,
+    certified: &Certified,
+    entries: &[u8],
+    count: usize,
+    witnesses: &[Witness],
+) -> std::io::Result<()> {
     let head = serde_json::to_vec(certified)?;
-    let mut out = Vec::with_capacity(head.len() + witnesses.len() * (FIXED + 40) + 64);
+    let mut out = Vec::with_capacity(head.len() + entries.len() + witnesses.len() * (FIXED + 40) + 64);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&(head.len() as u64).to_le_bytes());
     out.extend_from_slice(&head);
-    out.extend_from_slice(&(witnesses.len() as u64).to_le_bytes());
+    out.extend_from_slice(&((count + witnesses.len()) as u64).to_le_bytes());
+    out.extend_from_slice(entries);
     for witness in witnesses {
         out.extend_from_slice(&(witness.path.len() as u32).to_le_bytes());
         out.extend_from_slice(witness.path.as_bytes());
@@ -326,17 +365,7 @@ impl Certificate {
     /// Writes it to `place` with the stats of touched files, and with what is now in the place of changed ones. One that cannot be
     /// written is checked the long way next time.
     pub(super) fn renew(&mut self, place: &Path, touched: &[(usize, Stat)], changed: &[Update], then: i64) {
-        for (n, stat) in touched {
-            // else it is hashed once more
-            if !young(stat, then) {
-                self.put(*n, stat, None);
-            }
-        }
-        for Update { entry, artifact, stat } in changed {
-            let Artifact::File { digest, size, exec } = *artifact else { continue };
-            let stat = stat.filter(|stat| !young(stat, then)).unwrap_or_else(|| unsettled(size, exec));
-            self.put(*entry, &stat, Some(digest));
-        }
+        self.update(touched, changed, then);
         let body = self.bytes.len() - 32;
         let seal = Digest::of_many(&self.bytes[..body]);
         self.bytes[body..].copy_from_slice(&seal.0);
@@ -353,6 +382,35 @@ impl Certificate {
                 .into_iter()
                 .try_for_each(|range| file.write_all_at(&self.bytes[range.clone()], range.start as u64))
         });
+    }
+
+    /// Writes another one to `place`: it says `certified`, and has the entries of this one, changed as by [`renew`](Self::renew), before
+    /// those of `added`.
+    pub(super) fn extend(
+        &mut self,
+        place: &Path,
+        certified: &Certified,
+        (touched, changed, then): (&[(usize, Stat)], &[Update], i64),
+        added: &[Witness],
+    ) -> std::io::Result<()> {
+        self.update(touched, changed, then);
+        let end = self.bytes.len() - 32;
+        let begin = self.entries.first().map_or(end, |(from, _)| from - 4);
+        write_after(place, certified, &self.bytes[begin..end], self.entries.len(), added)
+    }
+
+    fn update(&mut self, touched: &[(usize, Stat)], changed: &[Update], then: i64) {
+        for (n, stat) in touched {
+            // else it is hashed once more
+            if !young(stat, then) {
+                self.put(*n, stat, None);
+            }
+        }
+        for Update { entry, artifact, stat } in changed {
+            let Artifact::File { digest, size, exec } = *artifact else { continue };
+            let stat = stat.filter(|stat| !young(stat, then)).unwrap_or_else(|| unsettled(size, exec));
+            self.put(*entry, &stat, Some(digest));
+        }
     }
 
     fn put(&mut self, n: usize, stat: &Stat, digest: Option<Digest>) {
@@ -401,6 +459,7 @@ mod tests {
             boot: clock::boot_id(),
             asked: Asked::default(),
             plan: None,
+            listed: None,
             absent: BTreeSet::new(),
         }
     }
@@ -408,7 +467,7 @@ mod tests {
     fn valid(place: &Path) -> Option<Certified> {
         match check(place) {
             Check::Holds(certified) => Some(*certified),
-            Check::Changed(_) | Check::Void => None,
+            Check::Changed(_) | Check::Listed(_) | Check::Void => None,
         }
     }
 
@@ -457,6 +516,13 @@ mod tests {
             assert!(valid(&place).is_none(), "{appears}");
             fs::remove_file(dir.path().join(appears)).unwrap();
         }
+        // with a plan and what the directories held it says which one changed
+        all.asked.dirs.insert(name(&listed), Stat::following(&listed).ok());
+        (all.plan, all.listed) = (Some(Digest::of(b"plan")), Some(Digest::of(b"listed")));
+        write(&place, &all, &[]).unwrap();
+        fs::write(dir.path().join("listed/new"), "").unwrap();
+        let Check::Listed(changed) = check(&place) else { panic!("a directory changed") };
+        assert_eq!((changed.dirs, changed.changed.len()), (vec![name(&listed)], 0));
         all.boot = "another".to_owned();
         write(&place, &all, &[]).unwrap();
         assert!(valid(&place).is_none(), "another boot");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::certificate::{Certified, Witness, environment, write, young};
-use super::compiled::{self, ABSENT, Tables};
+use super::compiled::{self, ABSENT, Tables, Texts};
 use super::facts::{FactFinder, Outputs};
 use super::options::RunSummary;
 use super::run::expected;
@@ -27,9 +27,11 @@ pub(super) fn certify(session: &Session, finder: &FactFinder, selection: &Select
         return;
     };
     if selection.nodes.len() == session.project.graph.nodes.len()
-        && let Some(tables) = tables(session, outputs, &witnesses, &others)
+        && let Some(tables) = tables(session, finder, outputs, &witnesses, &others)
     {
-        certified.plan = compiled::write(place, tables, &session.project.graph);
+        certified.plan =
+            Texts::of(&session.project.graph).and_then(|texts| compiled::write(place, tables, &texts));
+        certified.listed = certified.plan.and_then(|_| session.project.listed.write(place));
     }
     let witnesses: Vec<Witness> = witnesses.into_values().collect();
     let _ = write(place, &certified, &witnesses);
@@ -150,6 +152,7 @@ fn evidence(
         boot: clock::boot_id(),
         asked,
         plan: None,
+        listed: None,
         absent,
     };
     let others = others.iter().map(|path| Stat::following(path).ok().map(|stat| (stat.device, stat.inode)));
@@ -157,7 +160,7 @@ fn evidence(
 }
 
 /// A path as a certificate names it.
-fn named(path: &Path, root: &Path) -> Option<String> {
+pub(super) fn named(path: &Path, root: &Path) -> Option<String> {
     Some(path.strip_prefix(root).unwrap_or(path).to_str()?.to_owned())
 }
 
@@ -165,6 +168,7 @@ fn named(path: &Path, root: &Path) -> Option<String> {
 /// concerns beside the node, no table says.
 fn tables(
     session: &Session,
+    finder: &FactFinder,
     outputs: &dyn Outputs,
     witnesses: &BTreeMap<String, Witness>,
     others: &HashSet<(u64, u64)>,
@@ -194,7 +198,12 @@ fn tables(
                 Item::Made { .. } => {}
                 Item::Source { path, inside } if inside.is_empty() => {
                     let entry = *entries.get(path.as_str())?;
-                    if is_one_of(&project.root.join(path), others) {
+                    let path = project.root.join(path);
+                    let clash = match finder.known(&path) {
+                        Some(content) => others.contains(&(content.stat.device, content.stat.inode)),
+                        None => is_one_of(&path, others),
+                    };
+                    if clash {
                         return None;
                     }
                     takes.push(entry);
@@ -221,12 +230,12 @@ fn tables(
 }
 
 /// Whether what is at a path is one of some files, by whatever name.
-fn is_one_of(path: &Path, others: &HashSet<(u64, u64)>) -> bool {
+pub(super) fn is_one_of(path: &Path, others: &HashSet<(u64, u64)>) -> bool {
     Stat::following(path).is_ok_and(|stat| others.contains(&(stat.device, stat.inode)))
 }
 
 /// A file that was read to declare the workflow; with `expected`, it still has the content that was read.
-fn declared(path: &Path, expected: Option<Digest>, then: i64) -> Option<(String, Witness)> {
+pub(super) fn declared(path: &Path, expected: Option<Digest>, then: i64) -> Option<(String, Witness)> {
     let stat = Stat::following(path).ok()?;
     let digest = Digest::of(&std::fs::read(path).ok()?);
     if expected.is_some_and(|expected| expected != digest) {

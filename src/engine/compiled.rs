@@ -10,6 +10,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::certificate::beside;
 use crate::base::digest::Digest;
 use crate::base::files;
 use crate::graph::{Graph, Node, NodeIx, Nodes};
@@ -105,6 +106,20 @@ pub(super) struct Tables {
     pub(super) nodes: Numbers,
 }
 
+impl Tables {
+    /// These nodes and all that depend on them, in topological order.
+    pub(super) fn closure(&self, roots: &[NodeIx]) -> Vec<NodeIx> {
+        let mut inside = vec![false; self.order.len()];
+        let mut open = roots.to_vec();
+        while let Some(ix) = open.pop() {
+            if !std::mem::replace(&mut inside[ix], true) {
+                open.extend(self.dependents.of(ix).iter().map(|dependent| *dependent as NodeIx));
+            }
+        }
+        self.order.iter().map(|ix| *ix as NodeIx).filter(|ix| inside[*ix]).collect()
+    }
+}
+
 /// An output that is absent.
 pub(super) const ABSENT: u32 = u32::MAX;
 
@@ -119,27 +134,47 @@ pub(super) struct Compiled {
 
 /// The plan that goes with the certificate at `certificate`.
 fn place(certificate: &Path) -> PathBuf {
-    certificate.with_file_name(
-        certificate.file_name().unwrap_or_default().to_string_lossy().replacen("fresh-", "plan-", 1),
-    )
+    beside(certificate, "plan-")
+}
+
+/// The nodes of a graph as a plan has them.
+pub(super) struct Texts {
+    /// End to end.
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    pub(super) fn of(graph: &Graph) -> Option<Self> {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(graph.nodes.len()));
+        for node in &graph.nodes {
+            bytes = postcard::to_extend(node, bytes).ok()?;
+            ends.push(bytes.len());
+        }
+        Some(Self { bytes, ends })
+    }
+
+    /// The text of a node.
+    pub(super) fn get(&self, ix: NodeIx) -> &[u8] {
+        &self.bytes[ix.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[ix]]
+    }
 }
 
 /// Writes the plan that goes with the certificate at `certificate`; returns its seal. `tables` lacks only the lengths of the nodes.
-pub(super) fn write(certificate: &Path, mut tables: Tables, graph: &Graph) -> Option<Digest> {
-    let mut nodes = Vec::new();
-    for node in &graph.nodes {
-        let before = nodes.len();
-        nodes = postcard::to_extend(node, nodes).ok()?;
-        tables.nodes.push(u32::try_from(nodes.len() - before).ok()?);
+pub(super) fn write(certificate: &Path, mut tables: Tables, texts: &Texts) -> Option<Digest> {
+    for ix in 0..texts.ends.len() {
+        tables.nodes.push(u32::try_from(texts.get(ix).len()).ok()?);
     }
+    let nodes = &texts.bytes;
     let tables = postcard::to_stdvec(&tables).ok()?;
     let mut out = Vec::with_capacity(HEADER + tables.len() + nodes.len());
     out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&Digest::of(&nodes).0);
+    out.extend_from_slice(&Digest::of_many(nodes).0);
     out.extend_from_slice(&(tables.len() as u64).to_le_bytes());
     out.extend_from_slice(&tables);
     let seal = Digest::of(&out);
-    out.append(&mut nodes);
+    out.extend_from_slice(nodes);
     let place = place(certificate);
     let there = std::fs::read(&place).is_ok_and(|old| old == out);
     if !there {
@@ -205,16 +240,14 @@ impl Compiled {
         self.tables.nodes.len()
     }
 
-    /// These nodes and all that depend on them, in topological order.
-    pub(super) fn closure(&self, roots: &[NodeIx]) -> Vec<NodeIx> {
-        let mut inside = vec![false; self.len()];
-        let mut open = roots.to_vec();
-        while let Some(ix) = open.pop() {
-            if !std::mem::replace(&mut inside[ix], true) {
-                open.extend(self.tables.dependents.of(ix).iter().map(|dependent| *dependent as NodeIx));
-            }
-        }
-        self.tables.order.iter().map(|ix| *ix as NodeIx).filter(|ix| inside[*ix]).collect()
+    /// The text of a node, as it was checked.
+    pub(super) fn text(&self, ix: NodeIx) -> &[u8] {
+        text(&self.nodes, &self.ends, ix)
+    }
+
+    /// The id of a node, with which its text begins.
+    pub(super) fn id(&self, ix: NodeIx) -> Option<&str> {
+        postcard::take_from_bytes(self.text(ix)).ok().map(|(id, _)| id)
     }
 
     /// The graph, with the edges and the order of the nodes in `closure` alone; each node is read when it is asked for.
@@ -231,10 +264,9 @@ impl Compiled {
         }
         let (nodes, ends) = (Arc::clone(&self.nodes), Arc::clone(&self.ends));
         let node = move |ix: NodeIx| -> Node {
-            let begin = ix.checked_sub(1).map_or(0, |before| ends[before]);
-            let text = nodes.get().and_then(|nodes| nodes.get(begin..ends[ix])).unwrap_or_default();
             // they were checked: what was written can be read
-            postcard::from_bytes(text).unwrap_or_else(|e| panic!("node {ix} of a compiled plan: {e}"))
+            postcard::from_bytes(text(&nodes, &ends, ix))
+                .unwrap_or_else(|e| panic!("node {ix} of a compiled plan: {e}"))
         };
         Graph {
             name: self.tables.name.clone(),
@@ -247,4 +279,9 @@ impl Compiled {
             ..Graph::default()
         }
     }
+}
+
+fn text<'n>(nodes: &'n OnceLock<Vec<u8>>, ends: &[usize], ix: NodeIx) -> &'n [u8] {
+    let begin = ix.checked_sub(1).map_or(0, |before| ends[before]);
+    nodes.get().and_then(|nodes| nodes.get(begin..ends[ix])).unwrap_or_default()
 }

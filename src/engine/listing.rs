@@ -4,9 +4,12 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
+
+use rayon::prelude::*;
 
 use super::certificate::{self, Asked};
+use super::listed::Listed;
 use crate::base::files::Stat;
 use crate::error::{Error, Result};
 use crate::graph::{Entry, Listing};
@@ -20,7 +23,9 @@ pub(super) struct Disk {
     published: HashSet<String>,
     asked: RefCell<Asked>,
     /// Directories that were read: many patterns may begin in one.
-    listed: RefCell<HashMap<String, Rc<[Entry]>>>,
+    listed: RefCell<HashMap<String, Arc<[Entry]>>>,
+    /// Directories that are as they were when they were read earlier.
+    known: HashMap<String, (Stat, Arc<[Entry]>)>,
     /// What keeps a pattern from knowing its files, with a hint.
     odd: RefCell<Vec<(String, &'static str)>>,
 }
@@ -34,68 +39,107 @@ impl Disk {
             published,
             asked: RefCell::default(),
             listed: RefCell::default(),
+            known: HashMap::new(),
             odd: RefCell::default(),
         }
     }
 
-    /// Everything that was asked of it. An error if a directory that a pattern listed cannot be read, or has a name that cannot be recorded.
-    pub(super) fn into_asked(self) -> Result<Asked> {
+    /// These directories need not be read: their stat is that of then.
+    pub(super) fn knowing(self, known: HashMap<String, (Stat, Arc<[Entry]>)>) -> Self {
+        Self { known, ..self }
+    }
+
+    /// Everything that was asked of it, and what it read. An error if a directory that a pattern listed cannot be read, or has a name that cannot be recorded.
+    pub(super) fn into_asked(self) -> Result<(Asked, Listed)> {
         if let Some((what, hint)) = self.odd.into_inner().first() {
             return Err(Error::environment(format!("a pattern lists {what}")).hint(*hint));
         }
-        Ok(self.asked.into_inner())
+        Ok((self.asked.into_inner(), Listed::new(&self.listed.into_inner())))
     }
 
     fn absolute(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
-    fn read(&self, dir: &str) -> Vec<Entry> {
-        // the stat comes first: what changes while the directory is read makes it differ later
-        let stat = Stat::following(&self.absolute(dir)).ok();
+    /// Notes what was found, and says it.
+    fn found(&self, dir: &str, found: Found) -> Arc<[Entry]> {
+        let Found { stat, entries, odd } = found;
         self.asked.borrow_mut().dirs.insert(dir.to_owned(), stat);
-        let entries = match std::fs::read_dir(self.absolute(dir)) {
-            Ok(entries) => entries,
-            Err(e) => {
-                if e.kind() == ErrorKind::PermissionDenied {
-                    self.odd.borrow_mut().push((
-                        format!("{dir}, which cannot be read: permission denied"),
-                        "give the right to read it, or let the pattern begin in another directory",
-                    ));
-                }
-                return Vec::new();
-            }
-        };
+        self.odd.borrow_mut().extend(odd);
+        self.listed.borrow_mut().insert(dir.to_owned(), Arc::clone(&entries));
         entries
-            .flatten()
-            .filter_map(|entry| {
-                let name = match entry.file_name().into_string() {
-                    Ok(name) => name,
-                    Err(name) => {
-                        self.odd.borrow_mut().push((
-                            format!("{dir}/{}, whose name is not UTF-8", name.display()),
-                            "rename it, or let the pattern begin in another directory",
-                        ));
-                        return None;
-                    }
-                };
-                let kind = entry.file_type().ok()?;
-                let dir = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
-                Some(Entry { name, dir, link: kind.is_symlink() })
-            })
-            .collect()
     }
 }
 
-impl Listing for Disk {
-    fn list(&self, dir: &str) -> Rc<[Entry]> {
-        let known = self.listed.borrow().get(dir).map(Rc::clone);
-        known.unwrap_or_else(|| {
-            let entries: Rc<[Entry]> = self.read(dir).into();
-            self.listed.borrow_mut().insert(dir.to_owned(), Rc::clone(&entries));
-            entries
-        })
+/// A directory as it was read.
+struct Found {
+    stat: Option<Stat>,
+    entries: Arc<[Entry]>,
+    odd: Vec<(String, &'static str)>,
+}
+
+/// What a directory holds, by what is known or by reading `place`.
+fn read(dir: &str, place: &Path, known: &HashMap<String, (Stat, Arc<[Entry]>)>) -> Found {
+    let mut odd = Vec::new();
+    if let Some((stat, entries)) = known.get(dir) {
+        return Found { stat: Some(*stat), entries: Arc::clone(entries), odd };
     }
+    // the stat comes first: what changes while the directory is read makes it differ later
+    let stat = Stat::following(place).ok();
+    let entries = match std::fs::read_dir(place) {
+        Ok(entries) => entries,
+        Err(e) => {
+            if e.kind() == ErrorKind::PermissionDenied {
+                odd.push((
+                    format!("{dir}, which cannot be read: permission denied"),
+                    "give the right to read it, or let the pattern begin in another directory",
+                ));
+            }
+            return Found { stat, entries: Arc::default(), odd };
+        }
+    };
+    let entry = |entry: std::fs::DirEntry| {
+        let name = match entry.file_name().into_string() {
+            Ok(name) => name,
+            Err(name) => {
+                odd.push((
+                    format!("{dir}/{}, whose name is not UTF-8", name.display()),
+                    "rename it, or let the pattern begin in another directory",
+                ));
+                return None;
+            }
+        };
+        let kind = entry.file_type().ok()?;
+        let dir = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
+        Some(Entry { name, dir, link: kind.is_symlink() })
+    };
+    let entries = entries.flatten().filter_map(entry).collect();
+    Found { stat, entries, odd }
+}
+
+impl Listing for Disk {
+    fn list(&self, dir: &str) -> Arc<[Entry]> {
+        if let Some(entries) = self.listed.borrow().get(dir) {
+            return Arc::clone(entries);
+        }
+        self.found(dir, read(dir, &self.absolute(dir), &self.known))
+    }
+
+    fn list_all(&self, dirs: &[String]) -> Vec<Arc<[Entry]>> {
+        let unread: Vec<&String> = {
+            let listed = self.listed.borrow();
+            dirs.iter().filter(|dir| !listed.contains_key(*dir)).collect()
+        };
+        if unread.len() > 1 {
+            let (root, known) = (&self.root, &self.known);
+            let found: Vec<Found> = unread.par_iter().map(|dir| read(dir, &root.join(dir), known)).collect();
+            for (dir, found) in unread.into_iter().zip(found) {
+                self.found(dir, found);
+            }
+        }
+        dirs.iter().map(|dir| self.list(dir)).collect()
+    }
+
     fn is_file(&self, path: &str) -> bool {
         let there = self.absolute(path).is_file();
         self.asked.borrow_mut().files.insert(path.to_owned(), there);
@@ -109,9 +153,10 @@ impl Listing for Disk {
     }
 
     fn published(&self, path: &str) -> bool {
-        // what lies in a published directory was published with it
-        std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(parent, _)| parent))
-            .any(|path| self.published.contains(path))
+        // those are relative to the root, and what lies in a published directory was published with it
+        !path.starts_with('/')
+            && std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(parent, _)| parent))
+                .any(|path| self.published.contains(path))
     }
 
     fn env(&self, name: &str) -> Option<String> {
@@ -123,7 +168,7 @@ impl Listing for Disk {
         let under =
             |dir: &str| path == dir || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
         under(".flow")
-            || path.split('/').any(|part| part == ".git")
+            || (path.contains(".git") && path.split('/').any(|part| part == ".git"))
             || self.cache.as_deref().is_some_and(under)
     }
 }

@@ -1,20 +1,22 @@
 //! A workflow opened in its workspace: declared, expanded, with store and state at hand.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::certificate::Asked;
 use super::known::Known;
+use super::listed::Listed;
 use super::listing::Disk;
 use super::machine::Machine;
 use crate::api::Catalog;
 use crate::base::clock;
 use crate::base::digest::Digest;
+use crate::base::files::Stat;
 use crate::base::process;
 use crate::error::{Error, Result};
 use crate::front::{self, LoadRequest, Loaded};
-use crate::graph::{Expansion, Graph, NodeSet, Selection, expand, select};
+use crate::graph::{Entry, Expansion, Graph, NodeSet, Selection, expand, select};
 use crate::key;
 use crate::store::{LockOutcome, Store, Workspace, WorkspaceLock};
 
@@ -31,7 +33,7 @@ pub struct OpenRequest {
 pub struct Project {
     /// Workspace root, absolute.
     pub root: PathBuf,
-    /// The declaration; `None` if nodes come from a compiled plan.
+    /// The declaration; `None` if all nodes come from a compiled plan.
     pub loaded: Option<Loaded>,
     /// The stages.
     pub catalog: Catalog,
@@ -43,6 +45,8 @@ pub struct Project {
     pub workspace: Arc<Workspace>,
     /// What expansion asked of directories and environment.
     pub(super) asked: Asked,
+    /// What the directories held that it listed.
+    pub(super) listed: Listed,
     /// How long opening the store and expanding took, seconds.
     pub(super) expand_seconds: f64,
     /// When it was opened, ns since 1970.
@@ -71,7 +75,8 @@ impl Project {
         text(store.dir(), "cache", "rename the directory, or name another one with --cache DIR")?;
         let workspace = Arc::new(Workspace::open(&store, &root)?);
         let store = Arc::new(store.seen_from(&workspace));
-        let (graph, asked) = expand_in(&loaded, &root, &store, &workspace, catalog)?;
+        let Expanded { graph, asked, listed } =
+            expand_in(&loaded, &root, &store, &workspace, catalog, HashMap::new())?;
         let (loaded, catalog) = (Some(loaded), catalog.clone());
         let expand_seconds = begun.elapsed().as_secs_f64();
         Ok(Self {
@@ -82,6 +87,7 @@ impl Project {
             store,
             workspace,
             asked,
+            listed,
             expand_seconds,
             opened_ns,
             known: None,
@@ -92,8 +98,9 @@ impl Project {
     /// Expands again: what a killed run had set aside is back in the directories.
     pub fn refresh(&mut self) -> Result<()> {
         let loaded = self.loaded.as_ref().ok_or_else(|| Error::bug("a compiled plan was to be expanded"))?;
-        (self.graph, self.asked) =
-            expand_in(loaded, &self.root, &self.store, &self.workspace, &self.catalog)?;
+        let Expanded { graph, asked, listed } =
+            expand_in(loaded, &self.root, &self.store, &self.workspace, &self.catalog, HashMap::new())?;
+        (self.graph, self.asked, self.listed) = (graph, asked, listed);
         Ok(())
     }
 
@@ -134,13 +141,22 @@ fn text(path: &Path, what: &str, hint: &str) -> Result<()> {
     }
 }
 
-fn expand_in(
+/// A graph, and what its expansion asked of the workspace.
+pub(super) struct Expanded {
+    pub(super) graph: Graph,
+    pub(super) asked: Asked,
+    pub(super) listed: Listed,
+}
+
+/// Expands a workflow. `known`: directories that need not be read, with their stat.
+pub(super) fn expand_in(
     loaded: &Loaded,
     root: &Path,
     store: &Store,
     workspace: &Workspace,
     catalog: &Catalog,
-) -> Result<(Graph, Asked)> {
+    known: HashMap<String, (Stat, Arc<[Entry]>)>,
+) -> Result<Expanded> {
     let files: HashSet<&str> = loaded.sources.0.iter().map(|source| source.name.as_str()).collect();
     let published: HashSet<String> = workspace
         .published()
@@ -148,14 +164,15 @@ fn expand_in(
         .filter(|row| !row.append && files.contains(row.file.as_str()))
         .map(|row| row.path)
         .collect();
-    let listing = Disk::new(root, store.dir(), published);
+    let listing = Disk::new(root, store.dir(), published).knowing(known);
     let graph = expand(&Expansion {
         workflow: &loaded.workflow,
         sources: &loaded.sources,
         catalog,
         listing: &listing,
     })?;
-    Ok((graph, listing.into_asked()?))
+    let (asked, listed) = listing.into_asked()?;
+    Ok(Expanded { graph, asked, listed })
 }
 
 /// Takes the lock that every writing command holds; waits, or with `no_wait` fails with exit code 4.

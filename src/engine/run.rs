@@ -40,7 +40,7 @@ use crate::graph::{Item, Node, NodeIx, NodeSet, Selection, ServiceIx, Undeclared
 use crate::model::Artifact;
 use brief::Brief;
 use demand::priorities;
-pub(super) use demand::{capacity, check_demands, demand, expected};
+pub(super) use demand::{capacity, check_demands, demand, expected, weigh};
 use evaluable::Evaluable;
 pub(super) use frozen::would_run;
 use hands::{Hands, Message, Start};
@@ -107,10 +107,12 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     settle(project, false);
     let looking = Instant::now();
     let finder = FactFinder::default();
-    if project.known.is_none() {
+    if project.loaded.is_some() {
         for line in remarks(project) {
             session.note(line);
         }
+    }
+    if project.known.is_none() {
         let nodes = || selection.nodes.iter().map(|ix| &project.graph.nodes[ix]);
         finder.ask_probes(project, nodes());
         finder.prefetch(project, nodes().flat_map(|node| looks(project, node)));

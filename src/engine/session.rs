@@ -96,7 +96,7 @@ impl Session {
         }
         let selection = project.select(&options.targets)?;
         // those of a compiled plan were checked when it was made
-        if project.known.is_none() {
+        if project.loaded.is_some() {
             super::run::check_demands(&project, &options, &selection)?;
         }
         super::evaluate::check_patterns(&project, &options, &selection)?;

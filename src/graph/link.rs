@@ -270,7 +270,7 @@ impl Linker<'_> {
         }
         let mut found: Vec<(String, Item)> = Vec::new();
         let before = match pattern.fixed_dir() {
-            dir if dir.is_empty() || dir.ends_with('/') => dir,
+            dir if dir.is_empty() || dir.ends_with('/') => dir.to_owned(),
             dir => format!("{dir}/"),
         };
         for (path, node, output) in starting_with(sorted, &before) {

@@ -46,7 +46,7 @@ pub struct Graph {
 /// One node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
-    /// `fetch[model=x,kind=e2e]`, prefixed by includes.
+    /// `fetch[model=x,kind=e2e]`, prefixed by includes. First: a compiled plan reads it alone.
     pub id: String,
     /// `fetch`, prefixed by includes.
     pub step: String,

@@ -1,12 +1,14 @@
 //! Path patterns: matching declared paths, walking directories, and whether two patterns can meet. Unaware of nodes.
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::matcher::Matcher;
 
 /// One entry of a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Last component.
     pub name: String,
@@ -19,7 +21,11 @@ pub struct Entry {
 /// What expansion may know of the file system.
 pub trait Listing {
     /// Entries of a directory (relative to the root, or absolute), in any order; empty if there is none. The same each time.
-    fn list(&self, dir: &str) -> Rc<[Entry]>;
+    fn list(&self, dir: &str) -> Arc<[Entry]>;
+    /// [`Self::list`] of many directories, in their order.
+    fn list_all(&self, dirs: &[String]) -> Vec<Arc<[Entry]>> {
+        dirs.iter().map(|dir| self.list(dir)).collect()
+    }
     /// Whether a regular file is there.
     fn is_file(&self, path: &str) -> bool;
     /// Whether a directory is there.
@@ -36,8 +42,8 @@ pub trait Listing {
 pub struct NoFiles;
 
 impl Listing for NoFiles {
-    fn list(&self, _dir: &str) -> Rc<[Entry]> {
-        Rc::default()
+    fn list(&self, _dir: &str) -> Arc<[Entry]> {
+        Arc::default()
     }
     fn is_file(&self, _path: &str) -> bool {
         false
@@ -65,6 +71,8 @@ pub struct Pattern {
     pub literal: Option<String>,
     /// Ends in `/`: directories only.
     pub dirs: bool,
+    /// The directory before the first wildcard.
+    fixed: String,
     tokens: Vec<Token>,
     matcher: Option<Matcher>,
 }
@@ -119,12 +127,16 @@ impl Pattern {
         if !wild {
             let path = normal(&plain);
             let tokens = path.chars().map(Token::Char).collect();
-            return Ok(Self { text: plain, literal: Some(path), dirs, tokens, matcher: None });
+            let fixed = parent(&path).to_owned();
+            return Ok(Self { text: plain, literal: Some(path), dirs, fixed, tokens, matcher: None });
         }
         let glob = normal(&glob);
         let tokens = tokens(&glob);
         let matcher = Some(Matcher::new(glob)?);
-        Ok(Self { text: plain, literal: None, dirs, tokens, matcher })
+        let text = normal(&plain);
+        let wild = text.find(['*', '?', '[', '{']).unwrap_or(text.len());
+        let fixed = parent(&text[..wild]).to_owned();
+        Ok(Self { text: plain, literal: None, dirs, fixed, tokens, matcher })
     }
 
     /// A pattern that covers every text the pieces could become; for [`Pattern::can_meet`] only.
@@ -174,15 +186,8 @@ impl Pattern {
     }
 
     /// The directory before the first wildcard.
-    pub fn fixed_dir(&self) -> String {
-        match &self.literal {
-            Some(path) => parent(path).to_owned(),
-            None => {
-                let text = normal(&self.text);
-                let wild = text.find(['*', '?', '[', '{']).unwrap_or(text.len());
-                parent(&text[..wild]).to_owned()
-            }
-        }
+    pub fn fixed_dir(&self) -> &str {
+        &self.fixed
     }
 
     /// Matching files (or directories) that lie on disk, sorted by code point.
@@ -195,32 +200,63 @@ impl Pattern {
                     found.insert(path.clone());
                 }
             }
-            None => self.walk_into(&self.fixed_dir(), listing, &mut found, 0),
+            None => self.walk_into(&self.fixed, listing, &mut found),
         }
         found.into_iter().collect()
     }
 
-    fn walk_into(&self, dir: &str, listing: &dyn Listing, found: &mut BTreeSet<String>, depth: usize) {
-        if depth > 64 {
-            return;
+    /// Level by level, so that all directories of one can be read at the same time.
+    fn walk_into(&self, dir: &str, listing: &dyn Listing, found: &mut BTreeSet<String>) {
+        let mut level = vec![dir.to_owned()];
+        for _ in 0..=64 {
+            let mut next = Vec::new();
+            for (dir, entries) in level.iter().zip(listing.list_all(&level)) {
+                for entry in entries.iter() {
+                    let path = join(dir, &entry.name);
+                    if listing.hidden(&path) {
+                        continue;
+                    }
+                    // `**` does not follow links: they may lead back
+                    let inside =
+                        entry.dir && !(entry.link && self.anything_at(&path)) && self.meets_below(&path);
+                    let matches = entry.dir == self.dirs && self.matches(&path);
+                    match (matches, inside) {
+                        (true, true) => {
+                            found.insert(path.clone());
+                            next.push(path);
+                        }
+                        (true, false) => {
+                            found.insert(path);
+                        }
+                        (false, true) => next.push(path),
+                        (false, false) => {}
+                    }
+                }
+            }
+            if next.is_empty() {
+                return;
+            }
+            level = next;
         }
-        for entry in listing.list(dir).iter() {
-            let path = join(dir, &entry.name);
-            if listing.hidden(&path) {
-                continue;
-            }
-            if entry.dir == self.dirs && self.matches(&path) {
-                found.insert(path.clone());
-            }
-            // `**` does not follow links: they may lead back
-            if entry.dir && !(entry.link && self.anything_at(&path)) {
-                let mut below: Vec<u32> = path.chars().map(|c| c as u32).collect();
-                below.extend(['/' as u32, ANYTHING]);
-                if self.can_meet(&below) {
-                    self.walk_into(&path, listing, found, depth + 1);
+    }
+
+    /// Whether something below the directory `path` could match.
+    fn meets_below(&self, path: &str) -> bool {
+        // nearly always text decides, and then nothing has to be searched
+        let mut tokens = self.tokens.iter();
+        for c in path.chars().chain(['/']) {
+            match tokens.next() {
+                Some(Token::Char(own)) if *own == c => {}
+                Some(Token::Char(_)) | None => return false,
+                Some(Token::Anything) => return true,
+                Some(Token::AnyOne | Token::Star) => {
+                    let mut below: Vec<u32> = path.chars().map(|c| c as u32).collect();
+                    below.extend(['/' as u32, ANYTHING]);
+                    return self.can_meet(&below);
                 }
             }
         }
+        true
     }
 
     /// Equal for patterns that match the same, and only for those.
@@ -238,8 +274,7 @@ impl Pattern {
 
     /// The part of `path` after the fixed directory: `${matrix.AXIS.rel}`.
     pub fn rel<'p>(&self, path: &'p str) -> &'p str {
-        let dir = self.fixed_dir();
-        path.strip_prefix(&dir).map_or(path, |rest| rest.trim_start_matches('/'))
+        path.strip_prefix(self.fixed.as_str()).map_or(path, |rest| rest.trim_start_matches('/'))
     }
 }
 
@@ -272,7 +307,8 @@ pub fn parent(path: &str) -> &str {
 
 /// Wildcards do not match a leading dot of a component, as in a shell.
 fn visible(pattern: &str, path: &str) -> bool {
-    !path.split('/').any(|part| part.starts_with('.') && part != ".." && !pattern.contains(part))
+    let dots = path.starts_with('.') || path.contains("/.");
+    !dots || !path.split('/').any(|part| part.starts_with('.') && part != ".." && !pattern.contains(part))
 }
 
 fn tokens(glob: &str) -> Vec<Token> {
@@ -390,6 +426,14 @@ mod tests {
     use super::*;
 
     proptest! {
+        /// The short cut changes no answer.
+        #[test]
+        fn what_lies_below(glob in "[ab/*?]{0,6}(\\*\\*/)?[ab*]{0,2}", path in "[ab/]{0,6}") {
+            let Ok(pattern) = Pattern::new(&[Piece::Wild(&glob)]) else { return Ok(()) };
+            let below: Vec<u32> = path.chars().map(|c| c as u32).chain(['/' as u32, ANYTHING]).collect();
+            prop_assert_eq!(pattern.meets_below(&path), pattern.can_meet(&below));
+        }
+
         /// The short cuts change no answer.
         #[test]
         fn meeting_is_as_searched(a in tokens_of_few(), b in tokens_of_few()) {

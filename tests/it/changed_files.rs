@@ -34,14 +34,14 @@ fn lattice(layers: usize, width: usize) -> Workspace {
 }
 
 /// What one run said: nodes it named with their outcome, and how many it did not look at.
-struct Said {
-    named: Vec<(String, String)>,
-    untouched: u64,
-    counts: Value,
+pub(crate) struct Said {
+    pub(crate) named: Vec<(String, String)>,
+    pub(crate) untouched: u64,
+    pub(crate) counts: Value,
 }
 
 impl Said {
-    fn of(w: &Workspace, args: &[&str], ok: bool) -> Self {
+    pub(crate) fn of(w: &Workspace, args: &[&str], ok: bool) -> Self {
         let all: Vec<&str> =
             ["run", "flow.json", "--json", "--events", "events"].iter().chain(args).copied().collect();
         let run = w.flow(&all);
@@ -57,7 +57,7 @@ impl Said {
         Self { named, untouched, counts: json["counts"].clone() }
     }
 
-    fn ran(&self) -> Vec<&str> {
+    pub(crate) fn ran(&self) -> Vec<&str> {
         let mut ran: Vec<&str> =
             self.named.iter().filter(|(_, outcome)| outcome == "ran").map(|(id, _)| id.as_str()).collect();
         ran.sort_unstable();
@@ -66,7 +66,7 @@ impl Said {
 }
 
 /// Runs until a run is known at a glance.
-fn settle(w: &Workspace) {
+pub(crate) fn settle(w: &Workspace) {
     for _ in 0..100 {
         let said = Said::of(w, &[], true);
         if said.named.is_empty() {

@@ -4,6 +4,7 @@
 mod support;
 
 mod adopt;
+mod changed_directories;
 mod changed_files;
 mod cli;
 mod compare;

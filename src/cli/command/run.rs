@@ -75,6 +75,7 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
     App::machine(&args.select.workflow)?;
     let place = certificate(app, args, &options);
     options.certificate = place.clone().map(|place| (place, args.select.workflow.params.clone()));
+    let mut read = None;
     if let Some(place) = place.filter(|place| place.is_file())
         && let Ok(lock) = engine::locked(&app.root, true, &mut |_| {}, &|| false)
     {
@@ -90,11 +91,26 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
                     }
                 }
             }
+            Check::Listed(changed) => {
+                let (loaded, catalog) = app.load(&args.select.workflow)?;
+                let (cache, targets) = (app.cache(), &options.targets);
+                let grown = engine::grow(*changed, &loaded, &app.root, &cache, &catalog, targets)?;
+                if let Some(project) = grown {
+                    let ended = told(app, args, options.clone(), project, lock, interrupts.clone())?;
+                    if let Some(code) = ended {
+                        return Ok(code);
+                    }
+                }
+                read = Some((loaded, catalog));
+            }
             Check::Void => {}
         }
     }
     // faults of the file are said before anything is waited for
-    let (loaded, catalog) = app.load(&args.select.workflow)?;
+    let (loaded, catalog) = match read {
+        Some(read) => read,
+        None => app.load(&args.select.workflow)?,
+    };
     let lock = lock(app, args.no_wait, &interrupts)?;
     whole(app, args, (loaded, catalog), options, (interrupts, lock))
 }

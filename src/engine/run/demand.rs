@@ -106,9 +106,13 @@ pub(super) fn priorities(session: &Session, selection: &Selection) -> Vec<u64> {
 /// What a node is expected to take by its recorded durations, microseconds.
 pub(in crate::engine) fn expected(project: &Project, node: &Node) -> u64 {
     let summary = project.workspace.node_summary(project.root_file(), &node.id);
-    let recorded = summary.and_then(|row| median(&row.seconds));
+    weigh(node, summary.as_ref().map_or(&[], |row| &row.seconds))
+}
+
+/// The same by these durations in seconds.
+pub(in crate::engine) fn weigh(node: &Node, recorded: &[f64]) -> u64 {
     let unknown = if command::is_command(node) { 1.0 } else { 0.05 };
-    (recorded.unwrap_or(unknown).max(0.000_001) * 1e6) as u64
+    (median(recorded).unwrap_or(unknown).max(0.000_001) * 1e6) as u64
 }
 
 fn median(seconds: &[f64]) -> Option<f64> {

@@ -2,6 +2,7 @@
 
 use super::Coordinator;
 use crate::engine::certify::certify;
+use crate::engine::grown;
 use crate::engine::session::Session;
 use crate::event::Event;
 use crate::graph::NodeIx;
@@ -56,7 +57,7 @@ impl Coordinator<'_> {
             return true;
         }
         // its files were looked at when the certificate was checked
-        for (path, content) in known.contents(ix) {
+        for (path, content) in known.taken(ix).into_iter().chain(known.made(ix)) {
             self.finder.found(self.session.project.root.join(path), content);
         }
         self.recall_producers(ix);
@@ -70,6 +71,9 @@ impl Coordinator<'_> {
             if self.slots[producer].artifacts.is_none() && !self.quiet.concerned[producer] {
                 let slot = &mut self.slots[producer];
                 slot.artifacts = Some(known.artifacts(producer));
+                for (path, content) in known.made(producer) {
+                    self.finder.found(self.session.project.root.join(path), content);
+                }
                 slot.outcome = Some(Outcome::Fresh);
                 slot.in_place = true;
                 slot.released = true;
@@ -111,6 +115,10 @@ impl Coordinator<'_> {
         }
         match &session.project.known {
             None => certify(session, self.finder, &self.selection, &self.slots),
+            Some(known) if known.grown.is_some() => {
+                let looked_at = self.selection.nodes.iter().filter(|ix| !self.quiet.passed(*ix));
+                grown::certify(session, known, self.finder, looked_at, &self.slots);
+            }
             Some(known) => {
                 let looked_at = self.selection.nodes.iter().filter(|ix| !self.quiet.passed(*ix));
                 let artifacts =

@@ -304,17 +304,24 @@ impl Workspace {
         self.writer.queue(state::put_versions(workflow.to_owned(), text));
     }
 
+    /// Reads what was published, as far as it is not in memory yet. An error if it cannot be read.
+    pub fn read_published(&self) -> Result<()> {
+        let mut published = locked(&self.published);
+        if let Some(rest) = self.rest.as_ref().filter(|_| !published.is_whole()) {
+            let mut read: BTreeMap<String, Vec<PublishedRow>> = BTreeMap::new();
+            for row in rest.all_published()? {
+                read.entry(row.path.clone()).or_default().push(row);
+            }
+            published.fill_all(read);
+        }
+        Ok(())
+    }
+
     /// Everything that flow has published here, by path, then by root workflow.
     pub fn published(&self) -> Vec<PublishedRow> {
-        let mut published = locked(&self.published);
-        let mut read: BTreeMap<String, Vec<PublishedRow>> = BTreeMap::new();
-        for row in self.rest.as_ref().and_then(|rest| rest.all_published().ok()).unwrap_or_default() {
-            read.entry(row.path.clone()).or_default().push(row);
-        }
-        for (path, rows) in read {
-            published.fill(&path, || rows);
-        }
-        published.all()
+        // rows that cannot be read count as none
+        let _ = self.read_published();
+        locked(&self.published).all()
     }
 
     /// The published rows, with those of `path` among them.

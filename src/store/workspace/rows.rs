@@ -91,6 +91,8 @@ pub(super) type Nodes = HashMap<String, HashMap<String, HeldNode>>;
 #[derive(Default)]
 pub(super) struct Published {
     rows: BTreeMap<String, BTreeMap<String, PublishedRow>>,
+    /// All rows were read.
+    whole: bool,
 }
 
 impl Published {
@@ -104,6 +106,19 @@ impl Published {
             let rows = read().into_iter().map(|row| (row.workflow.clone(), row)).collect();
             self.rows.insert(path.to_owned(), rows);
         }
+    }
+
+    /// What was read of all paths, but for those that are known already.
+    pub(super) fn fill_all(&mut self, read: BTreeMap<String, Vec<PublishedRow>>) {
+        for (path, rows) in read {
+            self.fill(&path, || rows);
+        }
+        self.whole = true;
+    }
+
+    /// Whether all rows were read.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     pub(super) fn remove(&mut self, path: &str) {

@@ -2,16 +2,20 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
 use super::attempt::Job;
+use super::certificate::young;
+use super::command::is_command;
 use super::evaluate::{Keyed, entries};
 use super::scratch::Scratch;
 use crate::api::InputFile;
+use crate::base::files::Stat;
 use crate::error::{Error, Result};
 use crate::graph::Item;
-use crate::model::Artifact;
+use crate::model::{Artifact, Policy};
 use crate::store::Content;
 
 /// An input as it was before the attempt.
@@ -84,6 +88,8 @@ impl Job<'_> {
     /// Looks at every input before the attempt; `Err` names one that no longer is what the key says.
     pub(super) fn look(&self, keyed: &Keyed) -> Result<std::result::Result<Vec<Seen>, String>> {
         let project = &self.session.project;
+        // what a stage may do in vain it need not be kept from: a look afterwards tells as much
+        let at_ease = !is_command(self.node) && self.node.policy == Policy::Pure;
         let mut seen = Vec::new();
         for (index, (input, items)) in self.node.inputs.iter().zip(&self.inputs).enumerate() {
             for (item, fact) in items.iter().zip(&keyed.facts.inputs[index]) {
@@ -93,7 +99,11 @@ impl Job<'_> {
                 let path = project.graph.item_path(item);
                 let absolute = project.root.join(&path);
                 let source = matches!(item, Item::Source { .. });
-                match self.content(&absolute, source)? {
+                let content = match self.known(&absolute).filter(|_| at_ease) {
+                    Some(known) => Some(known.as_ref().clone()),
+                    None => self.content(&absolute, source)?,
+                };
+                match content {
                     Some(content) if content.artifact.digest() == Some(fact.digest) => {
                         let artifact = content.artifact;
                         seen.push(Seen { path: absolute, artifact, source, implicit: input.implicit });
@@ -108,8 +118,20 @@ impl Job<'_> {
         Ok(Ok(seen))
     }
 
+    /// What this run found in a file, if the stat of then tells for as long as the run lasts whether that is still so.
+    fn known(&self, path: &Path) -> Option<Arc<Content>> {
+        let tells =
+            |known: &Arc<Content>| known.stat.is_file() && !young(&known.stat, self.session.started_ns);
+        self.finder.known(path).filter(tells)
+    }
+
     /// What an input holds now.
     fn content(&self, path: &Path, source: bool) -> Result<Option<Content>> {
+        if let Some(known) = self.known(path)
+            && Stat::following(path).is_ok_and(|stat| stat == known.stat)
+        {
+            return Ok(Some(known.as_ref().clone()));
+        }
         if source {
             self.finder.source_of(&self.session.project, self.node, path)
         } else {

@@ -29,7 +29,7 @@ impl Keyed {
     /// By facts; of a node with a depfile they may be those of either level.
     pub(super) fn new(project: &Project, node: &Node, facts: Facts) -> Self {
         let manifest = key::manifest(&project.graph, node, &facts);
-        let key = key::hash(&project.graph, node, &facts);
+        let key = key::hash_of(&manifest);
         Self { key, manifest, facts }
     }
 

@@ -258,6 +258,13 @@ pub fn hash(graph: &Graph, node: &Node, facts: &Facts) -> Digest {
     hash.digest()
 }
 
+/// The key of a node with this manifest.
+pub fn hash_of(manifest: &Components) -> Digest {
+    let mut hash = Hash::default();
+    manifest.iter().for_each(|(name, text)| hash.component(name, text));
+    hash.digest()
+}
+
 /// A node's manifest, as `explain` shows it.
 pub fn manifest(graph: &Graph, node: &Node, facts: &Facts) -> Components {
     let mut components = Components::new();

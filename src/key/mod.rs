@@ -26,7 +26,7 @@ mod manifest;
 mod reason;
 
 pub use manifest::{
-    Components, FORMAT, Facts, Hash, InputFact, Visitor, discovered_path, hash, is_discovered, manifest,
-    plan_digest, service_definition, service_identity, static_digest, walk,
+    Components, FORMAT, Facts, Hash, InputFact, Visitor, discovered_path, hash, hash_of, is_discovered,
+    manifest, plan_digest, service_definition, service_identity, static_digest, walk,
 };
 pub use reason::{Change, Reason, changes};

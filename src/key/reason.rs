@@ -1,6 +1,6 @@
 //! Why a node runs: the difference of two manifests, or another cause. Wording is separate from finding.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::{Components, is_discovered};
@@ -54,8 +54,8 @@ pub fn changes(old: &Components, new: &Components) -> Vec<Change> {
     let known = new.iter().any(|(name, _)| is_discovered(name));
     let (mut old, new) = (numbered(old), numbered(new));
     old.retain(|((name, _), _)| known || !is_discovered(name));
-    let before: BTreeMap<Place<'_>, &str> = old.iter().copied().collect();
-    let now: BTreeMap<Place<'_>, &str> = new.iter().copied().collect();
+    let before: HashMap<Place<'_>, &str> = old.iter().copied().collect();
+    let now: HashMap<Place<'_>, &str> = new.iter().copied().collect();
     let mut out = Vec::new();
     for (place, text) in &new {
         match before.get(place) {
@@ -73,32 +73,34 @@ pub fn changes(old: &Components, new: &Components) -> Vec<Change> {
             out.push(Change { component, old: Some((*text).to_owned()), new: None });
         }
     }
-    let order = |all: &[(Place<'_>, &str)], other: &BTreeMap<Place<'_>, &str>| {
-        let mut order: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (place, _) in all.iter().filter(|(place, _)| other.contains_key(place)) {
-            let (group, name) = place.0.split_once(": ").unwrap_or(("", place.0));
-            order.entry(group.to_owned()).or_default().push(name.to_owned());
-        }
-        order
-    };
     let new_order = order(&new, &before);
     for (group, old) in order(&old, &now) {
-        if new_order.get(&group) != Some(&old) {
+        if new_order.get(group) != Some(&old) {
             out.push(Change {
                 component: format!("order.{}", group.trim_start_matches("input.")),
                 old: Some(old.join("\n")),
-                new: new_order.get(&group).map(|order| order.join("\n")),
+                new: new_order.get(group).map(|order| order.join("\n")),
             });
         }
     }
     out
 }
 
+/// Names of the components that `other` has, too, by group.
+fn order<'c>(all: &[(Place<'c>, &str)], other: &HashMap<Place<'_>, &str>) -> BTreeMap<&'c str, Vec<&'c str>> {
+    let mut order: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (place, _) in all.iter().filter(|(place, _)| other.contains_key(place)) {
+        let (group, name) = place.0.split_once(": ").unwrap_or(("", place.0));
+        order.entry(group).or_default().push(name);
+    }
+    order
+}
+
 /// A component's name, and which of that name it is.
 type Place<'c> = (&'c str, usize);
 
 fn numbered(components: &Components) -> Vec<(Place<'_>, &str)> {
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut seen: HashMap<&str, usize> = HashMap::new();
     components
         .iter()
         .map(|(name, text)| {

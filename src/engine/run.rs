@@ -55,7 +55,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// So many nodes are evaluated before those that are ready are started, and messages are read.
 const AT_ONCE: usize = 64;
 /// As many nodes that wait for a slot are enough.
-const ENOUGH: usize = 1024;
+const ENOUGH: usize = 256;
 
 /// Runs a session to its end. The caller holds the workspace lock.
 pub fn run(session: &mut Session) -> Result<RunSummary> {

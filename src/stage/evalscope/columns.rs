@@ -22,7 +22,8 @@ pub(super) enum Cell {
     Bool(bool),
     Int(i64),
     Float(f64),
-    Text(Box<str>),
+    /// Rare: what a cell takes is that of a number.
+    Text(Box<Box<str>>),
 }
 
 impl Cell {
@@ -45,7 +46,7 @@ impl Cell {
             Self::Bool(b) => (*b).into(),
             Self::Int(n) => (*n).into(),
             Self::Float(x) => (*x).into(),
-            Self::Text(text) => (&**text).into(),
+            Self::Text(text) => (&***text).into(),
         }
     }
 }
@@ -70,7 +71,7 @@ impl From<bool> for Cell {
 
 impl From<&str> for Cell {
     fn from(value: &str) -> Self {
-        Self::Text(value.into())
+        Self::Text(Box::new(value.into()))
     }
 }
 

@@ -107,7 +107,7 @@ impl<'n> Text<'n> {
                 }
                 Cell::Text(text) => {
                     push_cell(csv, text.as_bytes());
-                    push_json(json, &**text)?;
+                    push_json(json, &***text)?;
                 }
                 plain => {
                     number.clear();

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Content of at most this many bytes lies in the index instead of a file of its own.
 pub(super) const SMALL: usize = 4 << 10;
 
-/// What is longer than a piece is compressed if this many samples of this many bytes gain by it.
+/// What is longer than a piece is compressed if samples of this many bytes gain by it: an eighth of it, but not more than so many.
 const SAMPLES: u64 = 16;
 const SAMPLE: usize = 64 << 10;
 
@@ -123,8 +123,9 @@ fn open_regular(path: &Path) -> Result<File> {
 fn is_worth_packing(file: &File, size: u64) -> io::Result<bool> {
     let mut sample = vec![0; SAMPLE];
     let (mut plain, mut packed) = (0, 0);
-    for index in 0..SAMPLES {
-        file.read_exact_at(&mut sample, (size - SAMPLE as u64) / (SAMPLES - 1) * index)?;
+    let samples = (size / (8 * SAMPLE as u64)).clamp(2, SAMPLES);
+    for index in 0..samples {
+        file.read_exact_at(&mut sample, (size - SAMPLE as u64) / (samples - 1) * index)?;
         if index == 0 && sample.starts_with(&pack::MAGIC) {
             return Ok(true);
         }

@@ -178,6 +178,9 @@ impl Index {
             let packed = pack::pack(&json).map_err(|e| Error::io("compress a row of", &self.path, e))?;
             rows.push((key.0, seal(key, &packed)));
         }
+        // asked for again only by whoever makes the same: it is kept as the table has it
+        let held: Vec<(Digest, Held)> =
+            rows.iter().map(|(key, row)| (Digest(*key), Held::Packed(row.as_slice().into()))).collect();
         let generation = Arc::clone(&self.generation);
         self.writer.run(Box::new(move |db| {
             generation.raise().map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
@@ -190,10 +193,7 @@ impl Index {
         // it was said before: this is for who looked in between
         let _ = self.generation.raise();
         results.iter().for_each(|_| failpoint::hit("result_row"));
-        let mut known = locked(&self.results);
-        for (key, record) in results {
-            known.held.insert(*key, Held::Ready(Arc::new((*record).clone())));
-        }
+        locked(&self.results).held.extend(held);
         Ok(())
     }
 

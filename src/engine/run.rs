@@ -54,6 +54,8 @@ use turns::Taken;
 const LOOK: Duration = Duration::from_millis(50);
 /// So many nodes are evaluated before those that are ready are started, and messages are read.
 const AT_ONCE: usize = 64;
+/// But not for longer than this: one that takes thousands of files takes milliseconds.
+const AT_LENGTH: Duration = Duration::from_millis(2);
 /// As many nodes that wait for a slot are enough.
 const ENOUGH: usize = 256;
 
@@ -293,8 +295,9 @@ impl<'s> Coordinator<'s> {
         let mut looked = Instant::now();
         loop {
             self.halting |= self.session.stopping();
-            let mut evaluated = 0;
+            let (mut evaluated, begun) = (0, Instant::now());
             while evaluated < AT_ONCE
+                && begun.elapsed() < AT_LENGTH
                 && self.wants_more()
                 && let Some(ix) = self.evaluable.pop()
             {

@@ -90,21 +90,29 @@ pub(super) type Nodes = HashMap<String, HashMap<String, HeldNode>>;
 /// Published rows by path, then by root workflow. A path that is there without rows is known to have none.
 #[derive(Default)]
 pub(super) struct Published {
-    rows: BTreeMap<String, BTreeMap<String, PublishedRow>>,
+    rows: BTreeMap<String, Vec<PublishedRow>>,
     /// All rows were read.
     whole: bool,
 }
 
 impl Published {
     pub(super) fn insert(&mut self, row: PublishedRow) {
-        self.rows.entry(row.path.clone()).or_default().insert(row.workflow.clone(), row);
+        let rows = self.rows.entry(row.path.clone()).or_default();
+        match rows.binary_search_by(|other| other.workflow.cmp(&row.workflow)) {
+            Ok(place) => rows[place] = row,
+            Err(place) => {
+                // nearly always the only one
+                rows.reserve_exact(1);
+                rows.insert(place, row);
+            }
+        }
     }
 
     /// What was read of one path, unless it is known already.
     pub(super) fn fill(&mut self, path: &str, read: impl FnOnce() -> Vec<PublishedRow>) {
         if !self.rows.contains_key(path) {
-            let rows = read().into_iter().map(|row| (row.workflow.clone(), row)).collect();
-            self.rows.insert(path.to_owned(), rows);
+            self.rows.insert(path.to_owned(), Vec::new());
+            read().into_iter().filter(|row| row.path == path).for_each(|row| self.insert(row));
         }
     }
 
@@ -129,17 +137,17 @@ impl Published {
 
     pub(super) fn remove_one(&mut self, path: &str, workflow: &str) {
         if let Some(rows) = self.rows.get_mut(path) {
-            rows.remove(workflow);
+            rows.retain(|row| row.workflow != workflow);
         }
     }
 
     /// The rows of one path.
     pub(super) fn of(&self, path: &str) -> impl Iterator<Item = &PublishedRow> {
-        self.rows.get(path).into_iter().flat_map(BTreeMap::values)
+        self.rows.get(path).into_iter().flatten()
     }
 
     /// All rows, by path, then by workflow.
     pub(super) fn all(&self) -> Vec<PublishedRow> {
-        self.rows.values().flat_map(BTreeMap::values).cloned().collect()
+        self.rows.values().flatten().cloned().collect()
     }
 }

@@ -9,7 +9,7 @@ unsafe extern "C" {
 }
 
 fn main() -> std::process::ExitCode {
-    // purge delay and the factor for arenas: what is free goes back to the system after 1 ms
-    [15, 24].into_iter().for_each(|option| mi_option_set_default(option, 1));
+    // purge delay, its factor for arenas, full pages kept: what is free goes back to the system after 1 ms
+    [(15, 1), (24, 1), (36, 0)].into_iter().for_each(|(option, value)| mi_option_set_default(option, value));
     flow::cli::main()
 }

@@ -110,7 +110,8 @@ for name, value in summary.items():
     if isinstance(value, dict) and "unit" in value:
         JsonMetricResult.model_validate(value)
         unknown += [f"{name}.{stat}" for stat in value if stat not in JsonMetricResult.model_fields]
-    if name not in JsonExportData.model_fields and name not in known:
+    # what flow adds where the client spoiled a load; the model takes further members
+    if name not in JsonExportData.model_fields and name not in known and name != "client_bound":
         unknown.append(name)
 units = [f"{tag}: {value['unit']}" for line in raw for tag, value in line["metrics"].items()
          if str((MetricRegistry.get_class(tag).display_unit or MetricRegistry.get_class(tag).unit)) != value["unit"]]

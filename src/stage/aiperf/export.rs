@@ -9,14 +9,12 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{Done, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 use crate::base::digest::Digest;
-use crate::stage::metrics::measured::{self, Origin};
-use crate::stage::metrics::recorded::{self, Clock, Recorded};
+use crate::stage::metrics::recorded::{Clock, Load, Recorded};
 use crate::stage::metrics::row::{Kind, Row};
 use crate::stage::metrics::rules::{Rules, Timing};
 use crate::stage::metrics::slo::Slo;
 use crate::stage::metrics::spread::{Spread, sum};
 use crate::stage::metrics::summary::{Asked, summarize};
-use crate::stage::sqlite;
 use crate::stage::table::jsonl::write_line;
 use crate::stage::table::percentile::Rule;
 
@@ -140,17 +138,8 @@ impl Stage for Export {
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
-        let input = ctx.input("requests")?;
         let load: Value = ctx.input("summary")?.read_json()?;
-        let failed = |e: rusqlite::Error| {
-            StageError::new(format!("{}: {e}", input.name)).hint("expected the output 'requests' of llm.load")
-        };
-        let db = sqlite::open_to_read(&input.path).map_err(failed)?;
-        let rows = measured::rows(&db, Origin::Send)
-            .map_err(failed)?
-            .map_err(|message| StageError::new(format!("{}: {message}", input.name)))?;
-        let known = recorded::requests(&db).map_err(failed)?;
-        let clock = recorded::clock(&db).map_err(failed)?;
+        let Load { rows, known, clock, spoiled } = Load::read(ctx.input("requests")?)?;
         let streamed = load["load"]["stream"] != false;
         let timings: Vec<Option<Timing>> = rows.iter().map(|row| Rules::Flow.timing(row).ok()).collect();
         let dir = ctx.output("run")?.to_owned();
@@ -164,7 +153,7 @@ impl Stage for Export {
         out.flush().map_err(|e| StageError::io("write", &path, e))?;
         let good: Vec<&Timing> = timings.iter().flatten().collect();
         let mut whole = summary(&rows, &known, &good, &load, &clock, streamed)?;
-        if let Some(reasons) = recorded::spoiled(&db).map_err(failed)? {
+        if let Some(reasons) = spoiled {
             ctx.log(format!("client_bound: {reasons}"));
             whole["client_bound"] = json!(reasons);
         }

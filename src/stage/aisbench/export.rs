@@ -13,10 +13,8 @@ use super::exact::Exact;
 use super::{format, npy};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 use crate::base::digest::Digest;
-use crate::stage::metrics::measured;
-use crate::stage::metrics::recorded::{self, Recorded};
+use crate::stage::metrics::recorded::{Load, Recorded};
 use crate::stage::metrics::row::{Kind, Row};
-use crate::stage::sqlite;
 use crate::stage::table::jsonl::{JsonLines, write_line};
 
 /// The stage.
@@ -73,16 +71,7 @@ impl Stage for Export {
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
         let Params { dataset, model, max_concurrency } = ctx.params::<Params>()?;
-        let input = ctx.input("requests")?;
-        let failed = |e: rusqlite::Error| {
-            StageError::new(format!("{}: {e}", input.name)).hint("expected the output 'requests' of llm.load")
-        };
-        let db = sqlite::open_to_read(&input.path).map_err(failed)?;
-        let rows = measured::rows(&db, measured::Origin::Send)
-            .map_err(failed)?
-            .map_err(|message| StageError::new(format!("{}: {message}", input.name)))?;
-        let known = recorded::requests(&db).map_err(failed)?;
-        let clock = recorded::clock(&db).map_err(failed)?;
+        let Load { rows, known, clock, spoiled } = Load::read(ctx.input("requests")?)?;
         let max = match max_concurrency {
             Some(said) => said.get().into(),
             None => limit(ctx)?.unwrap_or_else(|| most_in_flight(&rows)),
@@ -112,7 +101,7 @@ impl Stage for Export {
         if let Some(model) = model {
             tie["model"] = model.into();
         }
-        if let Some(reasons) = recorded::spoiled(&db).map_err(failed)? {
+        if let Some(reasons) = spoiled {
             ctx.log(format!("client_bound: {reasons}"));
             tie["client_bound"] = json!(reasons);
         }

@@ -6,12 +6,10 @@ use rusqlite::{Connection, params};
 use serde_json::{Map, Value, json};
 
 use crate::api::{Done, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params};
-use crate::stage::metrics::measured::{self, Origin};
-use crate::stage::metrics::recorded;
+use crate::stage::metrics::recorded::Load;
 use crate::stage::metrics::row::Row;
 use crate::stage::metrics::rules::{Rules, Timing};
 use crate::stage::metrics::summary::{Asked, summarize};
-use crate::stage::sqlite;
 use crate::stage::table::percentile::{Rule, percentile};
 
 /// The stage.
@@ -51,15 +49,8 @@ impl Stage for Export {
     }
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
-        let input = ctx.input("requests")?;
         let load: Value = ctx.input("summary")?.read_json()?;
-        let failed = |e: rusqlite::Error| {
-            StageError::new(format!("{}: {e}", input.name)).hint("expected the output 'requests' of llm.load")
-        };
-        let db = sqlite::open_to_read(&input.path).map_err(failed)?;
-        let rows = measured::rows(&db, Origin::Send)
-            .map_err(failed)?
-            .map_err(|message| StageError::new(format!("{}: {message}", input.name)))?;
+        let Load { rows, spoiled, .. } = Load::read(ctx.input("requests")?)?;
         let timings: Vec<Result<Timing, String>> =
             rows.iter().map(|row| Rules::EvalscopeNew.timing(row)).collect();
         let dir = ctx.output("run")?;
@@ -75,7 +66,6 @@ impl Stage for Export {
         let good: Vec<&Timing> = timings.iter().filter_map(|timing| timing.as_ref().ok()).collect();
         write(dir, "benchmark_percentile.json", &percentiles(&good))?;
         let mut args = args(&load, rows.len());
-        let spoiled = recorded::spoiled(&db).map_err(failed)?;
         if let Some(reasons) = &spoiled {
             args["client_bound"] = json!(reasons);
         }

@@ -7,13 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, check_params};
-use crate::stage::metrics::measured::{self, Origin};
-use crate::stage::metrics::recorded;
-use crate::stage::metrics::row::Row;
+use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
+use crate::stage::metrics::recorded::Load;
 use crate::stage::metrics::rules::Rules;
 use crate::stage::metrics::spread::sum;
-use crate::stage::sqlite;
 use crate::stage::table::jsonl::write_line;
 
 /// The stage.
@@ -71,9 +68,10 @@ impl Stage for Answers {
         let (mut all, mut lost, mut spans) = (Vec::new(), 0, Vec::new());
         let mut spoiled = Vec::new();
         for file in ctx.files("requests") {
-            let (rows, texts) = read(file)?;
-            spoiled.extend(recorded::spoiled_file(file)?);
-            for (row, text) in rows.iter().zip(texts) {
+            let load = Load::read(file)?;
+            spoiled.extend(load.spoiled);
+            let rows = load.rows;
+            for (row, text) in rows.iter().zip(load.known.into_iter().map(|known| known.text)) {
                 if !row.success {
                     lost += 1;
                     if params.on_failed == OnFailed::Fail {
@@ -103,9 +101,9 @@ impl Stage for Answers {
             files => {
                 let mut found = Vec::new();
                 for file in files {
-                    let (rows, _) = read(file)?;
-                    spoiled.extend(recorded::spoiled_file(file)?);
-                    found.extend(rows.iter().filter_map(|row| Some(Rules::Flow.timing(row).ok()?.ttft)));
+                    let load = Load::read(file)?;
+                    spoiled.extend(load.spoiled);
+                    found.extend(load.rows.iter().filter_map(|row| Some(Rules::Flow.timing(row).ok()?.ttft)));
                 }
                 found
             }
@@ -129,21 +127,4 @@ impl Stage for Answers {
         ctx.log(format!("{} answers, {lost} requests failed", all.len() - lost));
         Ok(Done::Made)
     }
-}
-
-/// The requests of a load, and the text of each.
-fn read(file: &InputFile) -> Result<(Vec<Row>, Vec<Option<String>>), StageError> {
-    let failed = |e: rusqlite::Error| {
-        StageError::new(format!("{}: {e}", file.name)).hint("expected the output 'requests' of llm.load")
-    };
-    let db = sqlite::open_to_read(&file.path).map_err(failed)?;
-    let rows = measured::rows(&db, Origin::Send)
-        .map_err(failed)?
-        .map_err(|message| StageError::new(format!("{}: {message}", file.name)))?;
-    // of several attempts the last
-    let mut select = db
-        .prepare("SELECT text, max(attempt) FROM requests GROUP BY number ORDER BY number")
-        .map_err(failed)?;
-    let texts = select.query_map([], |row| row.get(0)).map_err(failed)?;
-    Ok((rows, texts.collect::<rusqlite::Result<_>>().map_err(failed)?))
 }

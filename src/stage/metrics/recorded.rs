@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::measured::{self, Origin};
+use super::row::Row;
 use crate::api::{InputFile, StageError};
 use crate::stage::sqlite;
 
@@ -42,8 +44,40 @@ impl Clock {
     }
 }
 
+/// A whole load, read once.
+#[derive(Debug)]
+pub struct Load {
+    /// A row of each request, with times from the send.
+    pub rows: Vec<Row>,
+    /// What is known besides, one of each row.
+    pub known: Vec<Recorded>,
+    /// The clock before the load.
+    pub clock: Clock,
+    /// Why the client spoiled it, if it did.
+    pub spoiled: Option<String>,
+}
+
+impl Load {
+    /// Reads the output `requests` of `llm.load`.
+    ///
+    /// # Errors
+    /// The file is none.
+    pub fn read(file: &InputFile) -> Result<Self, StageError> {
+        let failed = |e: rusqlite::Error| {
+            StageError::new(format!("{}: {e}", file.name)).hint("expected the output 'requests' of llm.load")
+        };
+        let db = sqlite::open_to_read(&file.path).map_err(failed)?;
+        let rows = measured::rows(&db, Origin::Send)
+            .map_err(failed)?
+            .map_err(|message| StageError::new(format!("{}: {message}", file.name)))?;
+        let known = requests(&db).map_err(failed)?;
+        let (clock, spoiled) = (clock(&db).map_err(failed)?, spoiled(&db).map_err(failed)?);
+        Ok(Self { rows, known, clock, spoiled })
+    }
+}
+
 /// One of each row of [`super::measured::rows`], in the same order.
-pub fn requests(db: &Connection) -> rusqlite::Result<Vec<Recorded>> {
+fn requests(db: &Connection) -> rusqlite::Result<Vec<Recorded>> {
     let mut select = db.prepare(
         "SELECT xid, shard, sched_ns, status, message, text, cast(conversation AS TEXT), turn, max(attempt) FROM requests GROUP BY number ORDER BY number",
     )?;
@@ -62,7 +96,7 @@ pub fn requests(db: &Connection) -> rusqlite::Result<Vec<Recorded>> {
 }
 
 /// Why the client spoiled a load, if it did and the load was kept: whatever is made of it has to show this.
-pub fn spoiled(db: &Connection) -> rusqlite::Result<Option<String>> {
+fn spoiled(db: &Connection) -> rusqlite::Result<Option<String>> {
     if !db.table_exists(None, "self_check")? {
         return Ok(None);
     }
@@ -79,7 +113,7 @@ pub fn spoiled_file(file: &InputFile) -> Result<Option<String>, StageError> {
 }
 
 /// The clock before the load.
-pub fn clock(db: &Connection) -> rusqlite::Result<Clock> {
+fn clock(db: &Connection) -> rusqlite::Result<Clock> {
     db.query_row("SELECT host, monotonic_ns, unix_ns FROM clock LIMIT 1", [], |row| {
         Ok(Clock { host: row.get(0)?, monotonic: row.get(1)?, unix: row.get(2)? })
     })

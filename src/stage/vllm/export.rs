@@ -7,14 +7,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
-use crate::stage::metrics::measured::{self, Origin};
-use crate::stage::metrics::recorded::{self, Recorded};
+use crate::stage::metrics::recorded::{Load, Recorded};
 use crate::stage::metrics::row::Row;
 use crate::stage::metrics::rules::{Rules, Timing};
 use crate::stage::metrics::slo::Slo;
 use crate::stage::metrics::spread::Spread;
 use crate::stage::metrics::summary::{Asked, summarize};
-use crate::stage::sqlite;
 use crate::stage::table::percentile::Rule;
 
 /// The stage.
@@ -97,26 +95,17 @@ impl Stage for Export {
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
         let params: Params = ctx.params()?;
-        let input = ctx.input("requests")?;
         let summary = ctx.input("summary")?;
         let load: Value = summary.read_json()?;
         if !load["load"]["arrival"].is_object() {
             return Err(StageError::new(format!("{}: no load.arrival", summary.name))
                 .hint("expected the output 'summary' of llm.load"));
         }
-        let failed = |e: rusqlite::Error| {
-            StageError::new(format!("{}: {e}", input.name)).hint("expected the output 'requests' of llm.load")
-        };
-        let db = sqlite::open_to_read(&input.path).map_err(failed)?;
-        let rows = measured::rows(&db, Origin::Send)
-            .map_err(failed)?
-            .map_err(|message| StageError::new(format!("{}: {message}", input.name)))?;
-        let known = recorded::requests(&db).map_err(failed)?;
-        let clock = recorded::clock(&db).map_err(failed)?;
+        let Load { rows, known, clock, spoiled } = Load::read(ctx.input("requests")?)?;
         let run = Run::of(&rows, &known, params.first.rules());
         let mut out = definition(&load, &params, rows.len());
         out.insert("date".to_owned(), json!(date(clock.unix)));
-        if let Some(reasons) = recorded::spoiled(&db).map_err(failed)? {
+        if let Some(reasons) = spoiled {
             // as --metadata adds members
             ctx.log(format!("client_bound: {reasons}"));
             out.insert("client_bound".to_owned(), json!(reasons));

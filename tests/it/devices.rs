@@ -675,3 +675,28 @@ fn a_load_over_all_instances_has_the_same_rows_on_one_two_and_eight_devices() {
     assert_eq!(seen[0].len(), 48);
     assert!(seen[0] == seen[1] && seen[1] == seen[2], "{:?}\n{:?}\n{:?}", seen[0][0], seen[1][0], seen[2][0]);
 }
+
+#[test]
+fn what_changes_later_leases_the_devices_of_its_own_call() {
+    let w = Workspace::with(json!({"steps": {"g": {
+        "run": "echo $CUDA_VISIBLE_DEVICES $(cat ${inputs.f}) > ${outputs.o}", "resources": {"gpu": 1},
+        "matrix": {"f": {"glob": "in/*"}}, "inputs": {"f": "${matrix.f}"}, "outputs": {"o": "out/${matrix.f.name}"}
+    }}}));
+    w.write("in/a", "1").write("in/b", "1");
+    w.run(&["--devices", "gpu:1"]).ok();
+    w.run(&[]).ok().all_fresh();
+    let age = || std::thread::sleep(Duration::from_millis(50));
+    age();
+    w.run(&[]).ok().all_fresh();
+    // a file, then a directory that changed since a run with nothing to do
+    w.write("in/a", "2");
+    w.run(&[]).exits(4).says("there are: none");
+    w.run(&["--devices", "gpu:2"]).ok();
+    assert_eq!(w.read("out/a"), "0 2\n");
+    age();
+    w.run(&[]).ok().all_fresh();
+    w.write("in/c", "3");
+    w.run(&[]).exits(4).says("there are: none");
+    w.run(&["--devices", "gpu:2"]).ok();
+    assert_eq!(w.read("out/c"), "0 3\n");
+}

@@ -96,6 +96,7 @@ pub(in crate::cli) fn run(app: &App, args: &RunArgs) -> Result<ExitCode> {
                 let (cache, targets) = (app.cache(), &options.targets);
                 let grown = engine::grow(*changed, &loaded, &app.root, &cache, &catalog, targets)?;
                 if let Some(project) = grown {
+                    let project = project.on(App::machine(&args.select.workflow)?);
                     let ended = told(app, args, options.clone(), project, lock, interrupts.clone())?;
                     if let Some(code) = ended {
                         return Ok(code);

@@ -490,12 +490,9 @@ impl<'s> Job<'s> {
         self.session.project.leased(&self.lease.devices)
     }
 
-    /// Ends what has to make room, then starts what it uses.
+    /// Starts what it uses.
     fn call_services(&mut self, running: &mut Running) -> std::result::Result<(), Failure> {
         let session = self.session;
-        for (service, instance) in std::mem::take(&mut self.lease.ends) {
-            session.services.stop_instance(session, service, instance);
-        }
         let called = session.services.call(session, &self.lease.seats, &self.cancel);
         running.services = called.map_err(|e| self.of_service(e))?;
         Ok(())

@@ -202,13 +202,16 @@ struct Coordinator<'s> {
     flights: HashMap<Digest, (NodeIx, Vec<NodeIx>)>,
     byte_waiters: HashMap<NodeIx, Vec<NodeIx>>,
     service_users: Vec<usize>,
-    /// Services that were stopped because nobody uses them any more.
-    stopped: (Sender<ServiceIx>, Receiver<ServiceIx>),
+    /// Instances of services that were ended, and whether each had ended by itself.
+    ended: (Sender<Ended>, Receiver<Ended>),
     failure: Option<Kind>,
     halting: bool,
     told_stop: bool,
     pulse: Pulse,
 }
+
+/// An instance that was ended: its service, its number, and whether it had ended by itself.
+type Ended = (ServiceIx, usize, bool);
 
 /// What the nodes made that a node with a depfile may read of.
 pub(super) type Fed = HashMap<NodeIx, Vec<Artifact>>;
@@ -272,7 +275,7 @@ impl<'s> Coordinator<'s> {
             flights: HashMap::new(),
             byte_waiters: HashMap::new(),
             service_users,
-            stopped: channel(),
+            ended: channel(),
             failure: None,
             halting: false,
             told_stop: false,
@@ -301,7 +304,7 @@ impl<'s> Coordinator<'s> {
                 && self.wants_more()
                 && let Some(ix) = self.evaluable.pop()
             {
-                self.evaluate(ix, scope);
+                self.evaluate(ix);
                 evaluated += 1;
                 if self.session.stopping() {
                     break;
@@ -319,10 +322,11 @@ impl<'s> Coordinator<'s> {
                 if let Some((first, heir)) = heir {
                     self.scheduler.inherit(first, heir);
                 }
-                self.receive(Message::Performed(done, rest), scope, &mut hands);
+                self.receive(Message::Performed(done, rest), &mut hands);
             }
-            while let Ok(service) = self.stopped.1.try_recv() {
-                self.scheduler.service_stopped(service);
+            while let Ok((service, instance, dead)) = self.ended.1.try_recv() {
+                self.scheduler.instance_ended(service, instance, dead);
+                self.retire_unused();
             }
             if self.halting {
                 // what is needed to finish what runs is not among these
@@ -333,13 +337,14 @@ impl<'s> Coordinator<'s> {
                 loop {
                     while let Some(ix) = self.scheduler.next() {
                         let group = self.group(ix);
-                        self.start(group, scope, &mut hands);
+                        self.start(group, &mut hands);
                     }
                     if !self.tokens.more(&mut self.scheduler) {
                         break;
                     }
                 }
             }
+            self.end_instances(scope);
             self.tokens.give_back(&mut self.scheduler);
             let nothing_runs = self.scheduler.running() == 0 && hands.committing() == 0;
             // what is ready and does not start waits for a device that another run has, or for the end of a service
@@ -353,35 +358,32 @@ impl<'s> Coordinator<'s> {
             let more = !self.halting && !self.evaluable.is_empty() && self.wants_more();
             let within = if more { Duration::ZERO } else { hands.next().min(tick) };
             match hands.messages.recv_timeout(within) {
-                Ok(message) => self.receive(message, scope, &mut hands),
+                Ok(message) => self.receive(message, &mut hands),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             while let Ok(message) = hands.messages.try_recv() {
-                self.receive(message, scope, &mut hands);
+                self.receive(message, &mut hands);
             }
             if looked.elapsed() >= LOOK / 2 {
                 looked = Instant::now();
                 self.watch_tokens();
+                self.watch_idle_instances();
             }
             self.pulse();
         }
-        self.close(scope);
+        self.close();
         self.failure
     }
 
-    fn receive<'scope, 'env>(
-        &mut self,
-        message: Message<'s>,
-        scope: &'scope std::thread::Scope<'scope, 'env>,
-        hands: &mut Hands<'scope, 'env, 's>,
-    ) where
+    fn receive<'scope, 'env>(&mut self, message: Message<'s>, hands: &mut Hands<'scope, 'env, 's>)
+    where
         's: 'scope,
     {
         match message {
             Message::Performed(group, rest) => {
                 for performed in group {
-                    self.performed(performed, scope, hands);
+                    self.performed(performed, hands);
                 }
                 for Start { ix, task, .. } in rest {
                     self.running.remove(&ix);
@@ -392,23 +394,19 @@ impl<'s> Coordinator<'s> {
             }
             Message::Committed(group) => {
                 for finished in group {
-                    self.finished(finished, scope);
+                    self.finished(finished);
                 }
             }
             Message::CommitDone => hands.commit_done(),
         }
     }
 
-    fn performed<'scope, 'env>(
-        &mut self,
-        performed: Performed<'s>,
-        scope: &'scope std::thread::Scope<'scope, 'env>,
-        hands: &mut Hands<'scope, 'env, 's>,
-    ) where
+    fn performed<'scope, 'env>(&mut self, performed: Performed<'s>, hands: &mut Hands<'scope, 'env, 's>)
+    where
         's: 'scope,
     {
         match performed {
-            Performed::Finished(finished) => self.finished(*finished, scope),
+            Performed::Finished(finished) => self.finished(*finished),
             Performed::Made(pending) => {
                 let ix = pending.node();
                 self.took(ix, pending.took());
@@ -442,6 +440,40 @@ impl<'s> Coordinator<'s> {
         self.session.check_watched();
     }
 
+    /// Ends the instances that the scheduler wants ended, each on a thread of its own.
+    fn end_instances<'scope>(&mut self, scope: &'scope std::thread::Scope<'scope, '_>)
+    where
+        's: 'scope,
+    {
+        for (service, instance) in self.scheduler.take_ends() {
+            let (session, ended) = (self.session, self.ended.0.clone());
+            scope.spawn(move || {
+                let dead = session.services.stop_instance(session, service, instance);
+                // the receiver is gone only if the run is over
+                let _ = ended.send((service, instance, dead));
+            });
+        }
+    }
+
+    /// Services that nobody will use any more are ended, those that need others first.
+    fn retire_unused(&mut self) {
+        for service in 0..self.service_users.len() {
+            if self.service_users[service] == 0 {
+                self.scheduler.retire(service);
+            }
+        }
+    }
+
+    /// What died while nobody used it is not given to the next one.
+    fn watch_idle_instances(&mut self) {
+        for (service, instance) in self.scheduler.idle_instances() {
+            if self.session.services.is_dead(service, instance) {
+                self.session.services.death(self.session, service, instance);
+                self.scheduler.instance_died(service, instance);
+            }
+        }
+    }
+
     /// Instances of services that a running node uses and that are dead.
     fn dead_instances(&self, ix: NodeIx) -> Vec<(ServiceIx, usize)> {
         let services = &self.session.services;
@@ -450,12 +482,8 @@ impl<'s> Coordinator<'s> {
     }
 
     /// Starts nodes that take turns on one thread.
-    fn start<'scope, 'env>(
-        &mut self,
-        group: Vec<NodeIx>,
-        scope: &'scope std::thread::Scope<'scope, 'env>,
-        hands: &mut Hands<'scope, 'env, 's>,
-    ) where
+    fn start<'scope, 'env>(&mut self, group: Vec<NodeIx>, hands: &mut Hands<'scope, 'env, 's>)
+    where
         's: 'scope,
     {
         let mut starts = Vec::with_capacity(group.len());
@@ -477,7 +505,7 @@ impl<'s> Coordinator<'s> {
                 self.running.remove(&ix);
                 self.scheduler.finish(ix);
                 let error = Error::environment(format!("failed to start a thread: {error}"));
-                self.fail(ix, error.into(), None, scope);
+                self.fail(ix, error.into(), None);
             }
         }
     }

@@ -48,6 +48,8 @@ pub(super) struct Scheduler {
     leases: HashMap<NodeIx, Lease>,
     /// What of the machine it has, and no other run.
     shared: HashMap<NodeIx, Vec<Shared>>,
+    /// Instances of services that are to be ended.
+    ends: Vec<(ServiceIx, usize)>,
     /// CPU slots that may be used now, if fewer than there are.
     allowed: Option<u32>,
     /// Highest priority first, then lowest index.
@@ -61,6 +63,24 @@ pub(super) struct Scheduler {
     /// How many ended so far, and the last of them with what it gave free.
     ended: u64,
     freed: Option<(NodeIx, Demand)>,
+}
+
+/// What was found out while looking for the next node.
+#[derive(Default)]
+struct Pass {
+    /// Cannot be leased now.
+    denied: Vec<Wants>,
+    /// Could perhaps be leased if instances that nobody uses were ended.
+    room: Vec<Wants>,
+    /// Other runs have what they need of the machine.
+    away: BTreeSet<NodeIx>,
+}
+
+impl Pass {
+    fn deny(&mut self, wants: &Wants) {
+        self.denied.push(wants.clone());
+        self.room.push(wants.clone());
+    }
 }
 
 impl Scheduler {
@@ -79,22 +99,25 @@ impl Scheduler {
 
     /// The next node to start, which then counts as running.
     pub(super) fn next(&mut self) -> Option<NodeIx> {
-        let mut away = BTreeSet::new();
+        let mut pass = Pass::default();
         let (priority, node, lease) = loop {
-            let (priority, node) = self.choose(self.cpu(), &away)?;
-            let Some(lease) = self.fleet.take(&self.demands[&node].wants) else {
-                // another run has a device
-                away.insert(node);
+            let chosen = self.choose(self.cpu(), &mut pass);
+            for wants in std::mem::take(&mut pass.room) {
+                self.ends.extend(self.fleet.make_room(&wants));
+            }
+            let (priority, node) = chosen?;
+            let Some(shared) = self.take_shared(node) else {
+                pass.away.insert(node);
                 continue;
             };
-            match self.take_shared(node) {
-                Some(shared) if shared.is_empty() => {}
-                Some(shared) => drop(self.shared.insert(node, shared)),
-                None => {
-                    self.fleet.give(&lease);
-                    away.insert(node);
-                    continue;
-                }
+            let Some(lease) = self.fleet.take(&self.demands[&node].wants) else {
+                // another run has a device
+                self.fleet.give_shared(&shared);
+                pass.deny(&self.demands[&node].wants);
+                continue;
+            };
+            if !shared.is_empty() {
+                self.shared.insert(node, shared);
             }
             break (priority, node, lease);
         };
@@ -163,9 +186,25 @@ impl Scheduler {
         })
     }
 
-    /// No instance of this service is up any more, but for those that are used again.
-    pub(super) fn service_stopped(&mut self, service: ServiceIx) {
-        self.fleet.stopped(service);
+    /// Nobody will use this service any more: its instances are to be ended, unless something is up that needs it.
+    pub(super) fn retire(&mut self, service: ServiceIx) {
+        let ends = self.fleet.retire(service);
+        self.ends.extend(ends);
+    }
+
+    /// Instances that are to be ended now; each is told of by [`Self::instance_ended`].
+    pub(super) fn take_ends(&mut self) -> Vec<(ServiceIx, usize)> {
+        std::mem::take(&mut self.ends)
+    }
+
+    /// An instance that was to be ended is gone; `dead`: it had ended by itself before.
+    pub(super) fn instance_ended(&mut self, service: ServiceIx, instance: usize, dead: bool) {
+        self.fleet.ended(service, instance, dead);
+    }
+
+    /// Instances that are up and that nobody uses.
+    pub(super) fn idle_instances(&self) -> Vec<(ServiceIx, usize)> {
+        self.fleet.idle_instances()
     }
 
     /// An instance ended by itself.
@@ -182,7 +221,7 @@ impl Scheduler {
     pub(super) fn wants_cpu(&self) -> bool {
         let allowed = self.cpu();
         allowed < self.capacity.cpu
-            && (self.used.cpu > allowed || self.choose(self.capacity.cpu, &BTreeSet::new()).is_some())
+            && (self.used.cpu > allowed || self.choose(self.capacity.cpu, &mut Pass::default()).is_some())
     }
 
     /// CPU slots of what runs.
@@ -194,15 +233,15 @@ impl Scheduler {
         self.allowed.map_or(self.capacity.cpu, |allowed| allowed.min(self.capacity.cpu))
     }
 
-    /// The first that fits if there are `cpu` slots; none of `away`.
-    fn choose(&self, cpu: u32, away: &BTreeSet<NodeIx>) -> Option<(Reverse<u64>, NodeIx)> {
+    /// The first that fits if there are `cpu` slots.
+    fn choose(&self, cpu: u32, pass: &mut Pass) -> Option<(Reverse<u64>, NodeIx)> {
         // the usual case, with thousands of nodes ready: there is no need to look at each
         if self.used.cpu >= cpu && self.used.cpu > 0 && self.ready_waits == 0 {
             return None;
         }
         for &(priority, node) in &self.ready {
             let demand = &self.demands[&node];
-            if !away.contains(&node) && self.fits(demand, cpu) {
+            if !pass.away.contains(&node) && self.fits(demand, cpu) && self.has_lease(demand, pass) {
                 return Some((priority, node));
             }
             // one that wants to be alone must not be starved by smaller ones behind it
@@ -238,7 +277,21 @@ impl Scheduler {
             && pools_fit
             && alone
             && left_alone
-            && self.fleet.could(&demand.wants)
+    }
+
+    /// Whether what it wants to lease can be leased now. Many want the same: each is looked at once in a pass.
+    fn has_lease(&self, demand: &Demand, pass: &mut Pass) -> bool {
+        if demand.wants.is_nothing() {
+            return true;
+        }
+        if pass.denied.contains(&demand.wants) {
+            return false;
+        }
+        let could = self.fleet.could(&demand.wants);
+        if !could {
+            pass.deny(&demand.wants);
+        }
+        could
     }
 
     /// A node ended.

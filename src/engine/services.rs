@@ -44,9 +44,8 @@ impl Services {
     }
 
     /// Instances that were ever asked for.
-    fn known(&self, ix: Option<ServiceIx>) -> Vec<(ServiceIx, usize)> {
-        let mut known: Vec<_> =
-            lock(&self.0).keys().copied().filter(|(of, _)| ix.is_none_or(|ix| ix == *of)).collect();
+    fn known(&self) -> Vec<(ServiceIx, usize)> {
+        let mut known: Vec<_> = lock(&self.0).keys().copied().collect();
         known.sort_unstable();
         known
     }
@@ -161,8 +160,8 @@ impl Services {
         Some(failure)
     }
 
-    /// Stops an instance if it is up.
-    pub(super) fn stop_instance(&self, session: &Session, ix: ServiceIx, instance: usize) {
+    /// Stops an instance if it is up. True if it had ended by itself before: then it is never started again.
+    pub(super) fn stop_instance(&self, session: &Session, ix: ServiceIx, instance: usize) -> bool {
         let slot = self.slot(ix, instance);
         let mut slot = lock(&slot);
         if matches!(&*slot, Slot::Up(_))
@@ -170,7 +169,7 @@ impl Services {
             && let Ok(guard) = session.guard()
         {
             let service = name(session, ix, instance);
-            let died = running.failure().map(|failure| failure.message);
+            let died = running.failure();
             let stopped = running.stop(guard, &session.interrupts.kill);
             if stopped.exit.is_none() {
                 session.note(format!("service {service} could not be ended, not even by SIGKILL"));
@@ -180,30 +179,30 @@ impl Services {
                     "service {service} did not end within {grace:?} after SIGTERM and was killed"
                 ));
             }
-            session.emit(Event::ServiceStopped { service, failure: died });
+            let failure = died.as_ref().map(|failure| failure.message.clone());
+            session.emit(Event::ServiceStopped { service, failure });
+            if let Some(failure) = died {
+                *slot = Slot::Failed(failure);
+            }
         }
+        matches!(&*slot, Slot::Failed(_))
     }
 
-    /// Stops all instances of a service.
-    pub(super) fn stop(&self, session: &Session, ix: ServiceIx) {
-        self.stop_each(session, &self.known(Some(ix)));
-    }
-
-    /// Stops everything.
+    /// Stops everything, what needs others first. Each has its own grace: those that do not need each other get it at the same time.
     pub(super) fn stop_all(&self, session: &Session) {
-        self.stop_each(session, &self.known(None));
-    }
-
-    /// Each has its own grace: they get it at the same time.
-    fn stop_each(&self, session: &Session, instances: &[(ServiceIx, usize)]) {
-        match instances {
-            [] => {}
-            [(ix, instance)] => self.stop_instance(session, *ix, *instance),
-            several => std::thread::scope(|scope| {
-                for (ix, instance) in several {
-                    scope.spawn(|| self.stop_instance(session, *ix, *instance));
+        let services = &session.project.graph.services;
+        let mut left = self.known();
+        while !left.is_empty() {
+            let needed = |ix: ServiceIx| left.iter().any(|(other, _)| services[*other].uses.contains(&ix));
+            let (wave, rest): (Vec<_>, Vec<_>) = left.iter().copied().partition(|(ix, _)| !needed(*ix));
+            // they cannot need each other in a circle
+            let (wave, rest) = if wave.is_empty() { (rest, Vec::new()) } else { (wave, rest) };
+            std::thread::scope(|scope| {
+                for (ix, instance) in wave {
+                    scope.spawn(move || self.stop_instance(session, ix, instance));
                 }
-            }),
+            });
+            left = rest;
         }
     }
 }

@@ -110,21 +110,10 @@ impl<'s> Coordinator<'s> {
             self.plan_anew(waiter);
         }
         // those that were only waiting for the key go on; those that need the bytes are skipped when evaluated
-        for service in self.release(ix) {
-            self.session.services.stop(self.session, service);
-            self.scheduler.service_stopped(service);
-        }
+        self.unlock(ix);
     }
 
-    pub(super) fn voided<'scope>(
-        &mut self,
-        ix: NodeIx,
-        path: &str,
-        log: Option<String>,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
+    pub(super) fn voided(&mut self, ix: NodeIx, path: &str, log: Option<String>) {
         let path = if path.is_empty() { "." } else { path };
         self.quiet.shaken = true;
         if self.slots[ix].voided {
@@ -145,7 +134,7 @@ impl<'s> Coordinator<'s> {
             } else {
                 failure.hints.push("run again when nothing else writes to it".to_owned());
             }
-            return self.fail(ix, failure, log, scope);
+            return self.fail(ix, failure, log);
         }
         self.slots[ix].voided = true;
         self.session.note(format!("{}: {path} changed meanwhile; planned again", self.node(ix).id));

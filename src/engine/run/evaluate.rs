@@ -16,15 +16,12 @@ use crate::model::{Artifact, Outcome, Policy};
 use crate::store::ResultRecord;
 
 impl<'s> Coordinator<'s> {
-    pub(super) fn evaluate<'scope>(&mut self, ix: NodeIx, scope: &'scope std::thread::Scope<'scope, '_>)
-    where
-        's: 'scope,
-    {
+    pub(super) fn evaluate(&mut self, ix: NodeIx) {
         if self.slots[ix].outcome.is_some_and(|outcome| outcome != Outcome::Cached) {
             return;
         }
         if self.keeps_quiet(ix) {
-            return self.unlock(ix, scope);
+            return self.unlock(ix);
         }
         let node = self.node(ix);
         let bad = |outcome: Option<Outcome>| {
@@ -35,13 +32,13 @@ impl<'s> Coordinator<'s> {
             node.needs.iter().find(|p| bad(self.slots[**p].outcome) && !fine(**p))
         });
         if let Some(&cause) = cause.filter(|cause| self.slots[**cause].passed_over) {
-            return self.unknown_inputs(ix, cause, scope);
+            return self.unknown_inputs(ix, cause);
         }
         if let Some(&cause) = cause {
             let cancelled = self.slots[cause].outcome == Some(Outcome::Cancelled);
             let outcome = if cancelled { Outcome::Cancelled } else { Outcome::Skipped };
             let verb = self.slots[cause].outcome.map_or("", Outcome::as_str);
-            return self.done(ix, outcome, Some(format!("{} {verb}", self.node(cause).id)), scope);
+            return self.done(ix, outcome, Some(format!("{} {verb}", self.node(cause).id)));
         }
         if self.halting {
             return;
@@ -61,19 +58,17 @@ impl<'s> Coordinator<'s> {
             Verdict::Absent => {
                 self.slots[ix].artifacts = Some(vec![Artifact::Absent; node.outputs.len()]);
                 if let Err(error) = publish::absent(self.session, node) {
-                    return self.fail(ix, error.into(), None, scope);
+                    return self.fail(ix, error.into(), None);
                 }
                 self.slots[ix].in_place = true;
-                self.done(ix, Outcome::Absent, Some("an input it takes is absent".to_owned()), scope);
+                self.done(ix, Outcome::Absent, Some("an input it takes is absent".to_owned()));
             }
-            Verdict::Hit { keyed, record, differing, stale } => {
-                self.hit(ix, keyed, record, differing, stale, scope)
-            }
+            Verdict::Hit { keyed, record, differing, stale } => self.hit(ix, keyed, record, differing, stale),
             Verdict::Check { keyed, record } => {
-                self.queue_run(ix, keyed, Reason::Check.to_string(), Some(record), scope);
+                self.queue_run(ix, keyed, Reason::Check.to_string(), Some(record));
             }
             Verdict::Run { keyed, reason } if self.session.options.frozen => {
-                self.would_run(ix, keyed, &reason, scope);
+                self.would_run(ix, keyed, &reason);
             }
             Verdict::Adopt { keyed, reason } => {
                 self.slots[ix].key = Some(keyed.key);
@@ -83,11 +78,11 @@ impl<'s> Coordinator<'s> {
             }
             Verdict::Undecided { keyed, reason } => {
                 self.slots[ix].key = Some(keyed.key);
-                self.fail(ix, undecided(node, &reason.to_string()).into(), None, scope);
+                self.fail(ix, undecided(node, &reason.to_string()).into(), None);
             }
-            Verdict::Run { keyed, reason } => self.queue_run(ix, keyed, reason.to_string(), None, scope),
+            Verdict::Run { keyed, reason } => self.queue_run(ix, keyed, reason.to_string(), None),
             Verdict::Bytes(producer) => self.wait_for_bytes(ix, BTreeSet::from([producer])),
-            Verdict::Fault(error) => self.fail(ix, error.into(), None, scope),
+            Verdict::Fault(error) => self.fail(ix, error.into(), None),
         }
     }
 
@@ -95,17 +90,14 @@ impl<'s> Coordinator<'s> {
         self.node(ix).allow_failure && self.slots[ix].outcome == Some(Outcome::Failed)
     }
 
-    pub(super) fn hit<'scope>(
+    pub(super) fn hit(
         &mut self,
         ix: NodeIx,
         keyed: Keyed,
         record: Arc<ResultRecord>,
         differing: Vec<(usize, Reason)>,
         stale: bool,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
+    ) {
         let node = self.node(ix);
         let artifacts = artifacts_of(&record, node);
         if self.slots[ix].artifacts.as_ref().is_some_and(|old| *old != artifacts) {
@@ -118,9 +110,9 @@ impl<'s> Coordinator<'s> {
         if differing.is_empty() {
             slot.in_place = true;
             if let Err(error) = self.claim(ix, &keyed) {
-                return self.fail(ix, error.into(), None, scope);
+                return self.fail(ix, error.into(), None);
             }
-            self.done(ix, Outcome::Fresh, None, scope);
+            self.done(ix, Outcome::Fresh, None);
             return self.bytes_ready(ix, true);
         }
         slot.reason = differing.first().map(|(_, reason)| reason.to_string());
@@ -129,7 +121,7 @@ impl<'s> Coordinator<'s> {
             self.tasks.insert(ix, Task::Restore { keyed: Some(keyed), record, only });
             self.push(ix);
         } else {
-            self.done(ix, Outcome::Cached, None, scope);
+            self.done(ix, Outcome::Cached, None);
         }
     }
 
@@ -149,16 +141,7 @@ impl<'s> Coordinator<'s> {
         Ok(())
     }
 
-    fn queue_run<'scope>(
-        &mut self,
-        ix: NodeIx,
-        keyed: Keyed,
-        reason: String,
-        previous: Option<Arc<ResultRecord>>,
-        _scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
+    fn queue_run(&mut self, ix: NodeIx, keyed: Keyed, reason: String, previous: Option<Arc<ResultRecord>>) {
         let node = self.node(ix);
         let flight = keyed.first_key(&self.session.project, node);
         self.slots[ix].key = Some(flight);

@@ -9,27 +9,16 @@ use crate::model::{Outcome, Policy};
 
 impl<'s> Coordinator<'s> {
     /// Instead of running `ix`.
-    pub(super) fn would_run<'scope>(
-        &mut self,
-        ix: NodeIx,
-        keyed: Keyed,
-        reason: &Reason,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
+    pub(super) fn would_run(&mut self, ix: NodeIx, keyed: Keyed, reason: &Reason) {
         self.slots[ix].key = Some(keyed.key);
         if self.node(ix).policy == Policy::Never {
-            return self.pass_over(ix, keyed, scope);
+            return self.pass_over(ix, keyed);
         }
-        self.fail(ix, would_run(&reason.to_string()), None, scope);
+        self.fail(ix, would_run(&reason.to_string()), None);
     }
 
     /// A node that runs every time: its last result serves those that take it.
-    fn pass_over<'scope>(&mut self, ix: NodeIx, keyed: Keyed, scope: &'scope std::thread::Scope<'scope, '_>)
-    where
-        's: 'scope,
-    {
+    fn pass_over(&mut self, ix: NodeIx, keyed: Keyed) {
         let (project, node) = (&self.session.project, self.node(ix));
         let known = project.store.result(&keyed.key).map(|record| record.filter(|record| fits(record, node)));
         let found = known.and_then(|record| {
@@ -38,27 +27,20 @@ impl<'s> Coordinator<'s> {
             Ok(Some((record, differing)))
         });
         match found {
-            Ok(Some((record, differing))) => self.hit(ix, keyed, record, differing, false, scope),
+            Ok(Some((record, differing))) => self.hit(ix, keyed, record, differing, false),
             Ok(None) => {
                 self.slots[ix].passed_over = true;
                 let reason = "passed over: it runs every time (policy never)".to_owned();
-                self.done(ix, Outcome::Skipped, Some(reason), scope);
+                self.done(ix, Outcome::Skipped, Some(reason));
             }
-            Err(error) => self.fail(ix, error.into(), None, scope),
+            Err(error) => self.fail(ix, error.into(), None),
         }
     }
 
     /// A node that takes what a passed-over node would make: nobody knows whether it would run, so it counts as one that would.
-    pub(super) fn unknown_inputs<'scope>(
-        &mut self,
-        ix: NodeIx,
-        producer: NodeIx,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
+    pub(super) fn unknown_inputs(&mut self, ix: NodeIx, producer: NodeIx) {
         let reason = format!("{} runs every time and has no result here", self.node(producer).id);
-        self.fail(ix, would_run(&reason), None, scope);
+        self.fail(ix, would_run(&reason), None);
     }
 
     /// How many would run, and how many need what these would make.

@@ -4,23 +4,20 @@ use super::Coordinator;
 use crate::engine::attempt::{End, Failure, Finished};
 use crate::error::Kind;
 use crate::event::{Event, LeasedDevice, NodeReport};
-use crate::graph::{NodeIx, ServiceIx};
+use crate::graph::NodeIx;
 use crate::key::Reason;
 use crate::model::{Artifact, Outcome};
 
 impl<'s> Coordinator<'s> {
-    pub(super) fn finished<'scope>(
-        &mut self,
-        finished: Finished,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
+    pub(super) fn finished(&mut self, finished: Finished) {
         let ix = finished.node;
         let dead = self.dead_instances(ix);
         self.scheduler.finish(ix);
         for (service, instance) in dead {
             self.scheduler.instance_died(service, instance);
+        }
+        if !self.node(ix).services.is_empty() {
+            self.retire_unused();
         }
         self.running.remove(&ix);
         let has_pool = |ix: NodeIx| self.node(ix).resources.jobserver.is_some();
@@ -42,7 +39,7 @@ impl<'s> Coordinator<'s> {
                 if self.slots[ix].reason.as_deref() == Some(&Reason::Check.to_string()) {
                     self.slots[ix].reason = Some(Reason::SourceChanged.to_string());
                 }
-                self.land(ix, Outcome::Ran, finished.record, false, scope);
+                self.land(ix, Outcome::Ran, finished.record, false);
                 self.bytes_ready(ix, same);
                 if !same {
                     self.reopen_dependents(ix);
@@ -55,7 +52,7 @@ impl<'s> Coordinator<'s> {
                 let mut report = self.report(ix, Outcome::Fresh);
                 report.adopted = true;
                 self.session.emit(Event::NodeFinished(report));
-                self.unlock(ix, scope);
+                self.unlock(ix);
                 self.bytes_ready(ix, true);
             }
             End::Stands { artifacts, checked, restored } => {
@@ -73,14 +70,14 @@ impl<'s> Coordinator<'s> {
                     }
                     self.slots[ix].outcome = Some(Outcome::Restored);
                 } else {
-                    self.land(ix, outcome, finished.record, checked, scope);
+                    self.land(ix, outcome, finished.record, checked);
                 }
                 self.bytes_ready(ix, true);
             }
             End::Lost(what) => self.rerun(ix, &what),
-            End::Voided(path) => self.voided(ix, &path, finished.log, scope),
-            End::Failed(failure) => self.fail(ix, failure, finished.log, scope),
-            End::Cancelled => self.done(ix, Outcome::Cancelled, None, scope),
+            End::Voided(path) => self.voided(ix, &path, finished.log),
+            End::Failed(failure) => self.fail(ix, failure, finished.log),
+            End::Cancelled => self.done(ix, Outcome::Cancelled, None),
         }
         self.flight_over(ix);
     }
@@ -93,16 +90,13 @@ impl<'s> Coordinator<'s> {
     }
 
     /// A success: reported now, unless it was known before.
-    fn land<'scope>(
+    fn land(
         &mut self,
         ix: NodeIx,
         outcome: Outcome,
         record: serde_json::Map<String, serde_json::Value>,
         checked: bool,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
+    ) {
         self.slots[ix].outcome = Some(outcome);
         let mut report = self.report(ix, outcome);
         report.record = record;
@@ -111,18 +105,10 @@ impl<'s> Coordinator<'s> {
             report.reason = None;
         }
         self.session.emit(Event::NodeFinished(report));
-        self.unlock(ix, scope);
+        self.unlock(ix);
     }
 
-    pub(super) fn fail<'scope>(
-        &mut self,
-        ix: NodeIx,
-        failure: Failure,
-        log: Option<String>,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
+    pub(super) fn fail(&mut self, ix: NodeIx, failure: Failure, log: Option<String>) {
         let mut report = self.report(ix, Outcome::Failed);
         self.slots[ix].outcome = Some(Outcome::Failed);
         self.slots[ix].held_report = None;
@@ -136,7 +122,7 @@ impl<'s> Coordinator<'s> {
         for waiter in self.byte_waiters.remove(&ix).unwrap_or_default() {
             self.plan_anew(waiter);
         }
-        self.unlock(ix, scope);
+        self.unlock(ix);
     }
 
     /// Its failure does not fail the run; a result that is not up to date always does.
@@ -162,15 +148,7 @@ impl<'s> Coordinator<'s> {
         self.halting |= !(self.session.options.keep_going || self.session.options.frozen);
     }
 
-    pub(super) fn done<'scope>(
-        &mut self,
-        ix: NodeIx,
-        outcome: Outcome,
-        reason: Option<String>,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-    ) where
-        's: 'scope,
-    {
+    pub(super) fn done(&mut self, ix: NodeIx, outcome: Outcome, reason: Option<String>) {
         self.slots[ix].outcome = Some(outcome);
         if reason.is_some() {
             self.slots[ix].reason = reason;
@@ -181,7 +159,7 @@ impl<'s> Coordinator<'s> {
         } else {
             self.session.emit(Event::NodeFinished(report));
         }
-        self.unlock(ix, scope);
+        self.unlock(ix);
     }
 
     pub(super) fn report(&self, ix: NodeIx, outcome: Outcome) -> NodeReport {
@@ -214,37 +192,18 @@ impl<'s> Coordinator<'s> {
         self.slots[ix].artifacts.as_ref().map(|artifacts| artifacts.iter().map(Artifact::size).sum())
     }
 
-    /// Dependents lose one thing to wait for; services lose a user.
-    pub(super) fn unlock<'scope>(&mut self, ix: NodeIx, scope: &'scope std::thread::Scope<'scope, '_>)
-    where
-        's: 'scope,
-    {
-        for service in self.release(ix) {
-            let session = self.session;
-            let stopped = self.stopped.0.clone();
-            scope.spawn(move || {
-                session.services.stop(session, service);
-                // the receiver is gone only if the run is over
-                let _ = stopped.send(service);
-            });
-        }
-    }
-
-    /// Once per node, also when it is done a second time (its bytes were lost and made again). Returns the services whose last user
-    /// it was.
-    pub(super) fn release(&mut self, ix: NodeIx) -> Vec<ServiceIx> {
+    /// Dependents lose one thing to wait for; services lose a user. Once per node, also when it is done a second time (its bytes were
+    /// lost and made again).
+    pub(super) fn unlock(&mut self, ix: NodeIx) {
         if !self.quiet.passed(ix) && std::mem::replace(&mut self.slots[ix].released, true) {
-            return Vec::new();
+            return;
         }
         self.pass_on(ix);
-        let mut unused = Vec::new();
         if !self.service_users.is_empty() {
-            for &service in &self.node(ix).services {
-                self.service_users[service] -= 1;
-                if self.service_users[service] == 0 {
-                    unused.push(service);
-                }
+            for service in &self.node(ix).services {
+                self.service_users[*service] -= 1;
             }
+            self.retire_unused();
         }
         let session = self.session;
         // those that nothing concerns are passed over here and now, with what only waits for them
@@ -269,14 +228,10 @@ impl<'s> Coordinator<'s> {
                 }
             }
         }
-        unused
     }
 
     /// After the last job: what never got its turn.
-    pub(super) fn close<'scope>(&mut self, scope: &'scope std::thread::Scope<'scope, '_>)
-    where
-        's: 'scope,
-    {
+    pub(super) fn close(&mut self) {
         for ix in self.session.project.graph.order.clone() {
             if !self.selection.nodes.contains(ix) || self.quiet.passed(ix) {
                 continue;
@@ -297,7 +252,7 @@ impl<'s> Coordinator<'s> {
                     }
                     None => (Outcome::Cancelled, None),
                 };
-                self.done(ix, outcome, reason, scope);
+                self.done(ix, outcome, reason);
             }
         }
         if self.session.options.frozen {

@@ -1,7 +1,8 @@
 //! Who has which device, and which instances of services are up on them. Pure: no processes, and locks by a trait.
 //!
 //! A node's own devices and the instances of all services it uses are leased together or not at all. So two nodes never hold what the
-//! other waits for. Instances stay up when their user is done; those that nobody uses give way when their devices are wanted.
+//! other waits for. Instances stay up when their user is done; those that nobody uses are ended when their devices are wanted, and who
+//! wants them waits until they have ended.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,8 +100,6 @@ impl ServiceKind {
 pub(in crate::engine) struct Lease {
     pub(in crate::engine) devices: Vec<usize>,
     pub(in crate::engine) seats: BTreeMap<ServiceIx, Vec<Seat>>,
-    /// Instances that nobody uses and that have to be ended first: their devices are in this lease.
-    pub(in crate::engine) ends: Vec<(ServiceIx, usize)>,
 }
 
 /// One instance of a service, and its devices.
@@ -150,6 +149,8 @@ struct Instance {
     alone: bool,
     /// It ended by itself, and is never started again.
     dead: bool,
+    /// It is being ended: not to be used, and its devices are not free yet.
+    ending: bool,
 }
 
 /// Where instances of a service can be: on the same devices, or on none.
@@ -164,6 +165,14 @@ struct Place {
 impl Place {
     fn is_idle(&self) -> bool {
         self.instances.iter().all(|instance| instance.users == 0)
+    }
+
+    fn is_ending(&self) -> bool {
+        self.instances.iter().any(|instance| instance.ending)
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.instances.iter().any(|instance| instance.up || instance.users > 0 || instance.ending)
     }
 }
 
@@ -181,6 +190,8 @@ pub(in crate::engine) struct Fleet {
     kinds: Vec<ServiceKind>,
     state: State,
     locks: Box<dyn Locks>,
+    /// Devices that other runs had when they were last asked for.
+    away: BTreeSet<usize>,
 }
 
 impl Default for Fleet {
@@ -196,7 +207,7 @@ impl Fleet {
         locks: Box<dyn Locks>,
     ) -> Self {
         let state = State::new(&devices, &kinds);
-        Self { devices, kinds, state, locks }
+        Self { devices, kinds, state, locks, away: BTreeSet::new() }
     }
 
     /// Whether this could be leased if nobody else had anything.
@@ -222,6 +233,8 @@ impl Fleet {
             let news: Vec<usize> =
                 (0..self.devices.len()).filter(|at| next.taken[*at] && !self.state.taken[*at]).collect();
             let denied = news.iter().position(|device| !self.locks.take(&Shared::Device(*device)));
+            self.away.extend(denied.map(|at| news[at]));
+            news[..denied.unwrap_or(news.len())].iter().for_each(|device| drop(self.away.remove(device)));
             if let Some(denied) = denied {
                 news[..denied].iter().for_each(|device| self.locks.give(&Shared::Device(*device)));
                 away.insert(news[denied]);
@@ -245,17 +258,88 @@ impl Fleet {
                 instance.alone = false;
             }
         }
+        self.settle(&mut next);
         self.become_state(next);
     }
 
-    /// No instance of this service is up any more, but for those that are used again.
-    pub(super) fn stopped(&mut self, service: ServiceIx) {
-        let mut next = self.state.clone();
-        for place in &mut next.places[service] {
-            place.instances.iter_mut().for_each(|instance| instance.up &= instance.users > 0);
+    /// Begins to end instances that nobody uses, as many as it takes for this to be leased; none if that does not help, or if what is
+    /// being ended already is enough.
+    pub(super) fn make_room(&mut self, wants: &Wants) -> Vec<(ServiceIx, usize)> {
+        let mut then = self.state.clone();
+        // what is being ended will be gone
+        for service in 0..self.kinds.len() {
+            for at in 0..then.places[service].len() {
+                then.places[service][at].instances.iter_mut().for_each(|instance| instance.ending = false);
+            }
         }
+        self.settle(&mut then);
+        // rather without what other runs have; else what they wait for is to be free
+        let ends = self.ends_for(then.clone(), wants, &self.away);
+        let ends = ends.or_else(|| self.ends_for(then, wants, &BTreeSet::new())).unwrap_or_default();
+        self.begin_to_end(&ends);
+        ends
+    }
+
+    /// What has to be ended until this fits into `then`; `None` if it never does.
+    fn ends_for(
+        &self,
+        mut then: State,
+        wants: &Wants,
+        away: &BTreeSet<usize>,
+    ) -> Option<Vec<(ServiceIx, usize)>> {
+        let mut ends = Vec::new();
+        while self.plan(&mut then.clone(), wants, away).is_none() {
+            let tied = self.idle(&then, wants)?;
+            for (service, at) in tied {
+                let replicas = self.kinds[service].replicas;
+                let up = then.places[service][at].instances.iter().enumerate().filter(|(_, one)| one.up);
+                ends.extend(up.map(|(replica, _)| (service, at * replicas + replica)));
+                self.clear(&mut then, service, at);
+            }
+        }
+        Some(ends)
+    }
+
+    /// Begins to end a service that nobody will use any more. Nothing yet as long as an instance is used, or a service is up that needs it.
+    pub(super) fn retire(&mut self, service: ServiceIx) -> Vec<(ServiceIx, usize)> {
+        let up = |service: ServiceIx| self.state.places[service].iter().any(Place::is_in_use);
+        if self.dependents(service).into_iter().any(up) {
+            return Vec::new();
+        }
+        let instances = self.state.places[service].iter().flat_map(|place| &place.instances).enumerate();
+        let idle = instances.filter(|(_, one)| one.up && one.users == 0 && !one.ending);
+        let ends: Vec<_> = idle.map(|(instance, _)| (service, instance)).collect();
+        self.begin_to_end(&ends);
+        ends
+    }
+
+    fn begin_to_end(&mut self, ends: &[(ServiceIx, usize)]) {
+        let mut next = self.state.clone();
+        for (service, instance) in ends {
+            let instance = self.instance(&mut next, *service, *instance);
+            (instance.up, instance.ending) = (false, true);
+        }
+        self.become_state(next);
+    }
+
+    /// An instance that was being ended is gone; `dead`: it had ended by itself before.
+    pub(super) fn ended(&mut self, service: ServiceIx, instance: usize, dead: bool) {
+        let mut next = self.state.clone();
+        let instance = self.instance(&mut next, service, instance);
+        instance.ending = false;
+        instance.dead |= dead;
         self.settle(&mut next);
         self.become_state(next);
+    }
+
+    /// Instances that are up and that nobody uses.
+    pub(super) fn idle_instances(&self) -> Vec<(ServiceIx, usize)> {
+        let of = |(service, places): (usize, &Vec<Place>)| {
+            let all = places.iter().flat_map(|place| &place.instances).enumerate();
+            let idle = all.filter(|(_, one)| one.up && one.users == 0 && !one.ending);
+            idle.map(|(instance, _)| (service, instance)).collect::<Vec<_>>()
+        };
+        self.state.places.iter().enumerate().flat_map(of).collect()
     }
 
     /// An instance ended by itself.
@@ -314,11 +398,7 @@ impl Fleet {
     fn settle(&self, state: &mut State) {
         for service in 0..self.kinds.len() {
             for at in 0..state.places[service].len() {
-                let in_use = |service: ServiceIx| {
-                    state.places[service].get(at).is_some_and(|place| {
-                        place.instances.iter().any(|instance| instance.up || instance.users > 0)
-                    })
-                };
+                let in_use = |service: ServiceIx| state.places[service].get(at).is_some_and(Place::is_in_use);
                 let guests = self.guests(service).any(in_use);
                 if state.places[service][at].leased && !in_use(service) && !guests {
                     self.vacate(state, service, at);
@@ -340,28 +420,9 @@ impl Fleet {
         (0..self.kinds.len()).filter(move |guest| self.kinds[*guest].beside == Some(service))
     }
 
-    /// Leases all of it in `state`.
+    /// Leases all of it in `state`, or leaves `state` in a state of no use.
     fn plan(&self, state: &mut State, wants: &Wants, away: &BTreeSet<usize>) -> Option<Lease> {
-        let mut next = state.clone();
-        let lease = self.plan_beside(&mut next, wants, Lease::default(), away).or_else(|| {
-            // where instances that nobody uses happen to be must not decide whether there is room
-            let mut ends = Vec::new();
-            next = state.clone();
-            while self.end_one(&mut next, &|_| true, &mut ends) {}
-            self.plan_beside(&mut next, wants, Lease { ends, ..Lease::default() }, away)
-        })?;
-        *state = next;
-        Some(lease)
-    }
-
-    /// Leases all of it beside what is up.
-    fn plan_beside(
-        &self,
-        state: &mut State,
-        wants: &Wants,
-        mut lease: Lease,
-        away: &BTreeSet<usize>,
-    ) -> Option<Lease> {
+        let mut lease = Lease::default();
         let host = |one: &Use| self.kinds[one.service].beside.unwrap_or(one.service);
         let mut parts: Vec<Part<'_>> =
             wants.own.iter().map(Part::Own).chain(wants.uses.iter().map(Part::Use)).collect();
@@ -371,18 +432,20 @@ impl Fleet {
                 Part::Own(demand) => (Some(*demand), false),
                 Part::Use(one) => (self.kinds[host(one)].demand.as_ref(), host(one) != one.service),
             };
-            let strict = demand.map(|demand| (demand.model.is_some(), demand.mem, demand.count));
+            let fitting =
+                |demand: &GpuDemand| self.devices.iter().filter(|device| device.fits(demand)).count();
+            let strict = demand.map(|demand| (Reverse(fitting(demand)), demand.count));
             (Reverse(strict), guest)
         });
         for part in parts {
             match part {
                 Part::Own(demand) => {
-                    lease.devices = self.choose(state, demand, away, &mut lease.ends, true)?;
+                    lease.devices = self.choose(state, demand, away)?;
                 }
                 Part::Use(one) => {
                     let seats = match one.whole {
-                        true => self.all_seats(state, one, away, &mut lease)?,
-                        false => vec![self.one_seat(state, one, away, &mut lease)?],
+                        true => self.all_seats(state, one, away)?,
+                        false => vec![self.one_seat(state, one, away, &lease)?],
                     };
                     lease.seats.insert(one.service, seats);
                 }
@@ -391,89 +454,63 @@ impl Fleet {
         Some(lease)
     }
 
-    fn all_seats(
-        &self,
-        state: &mut State,
-        one: &Use,
-        away: &BTreeSet<usize>,
-        lease: &mut Lease,
-    ) -> Option<Vec<Seat>> {
+    fn all_seats(&self, state: &mut State, one: &Use, away: &BTreeSet<usize>) -> Option<Vec<Seat>> {
         let count = state.places[one.service].len() * self.kinds[one.service].replicas;
-        // a place that is to be used must not give way to another
+        let mut seats = Vec::with_capacity(count);
         for instance in 0..count {
             let found = self.instance(state, one.service, instance);
             if found.alone || (one.alone && found.users > 0) {
                 return None;
             }
-            found.users += 1;
-        }
-        let mut seats = Vec::with_capacity(count);
-        for instance in 0..count {
-            self.instance(state, one.service, instance).users -= 1;
-            seats.push(self.sit(state, one, instance, away, &mut lease.ends, true)?);
+            seats.push(self.sit(state, one, instance, away)?);
         }
         (!seats.is_empty()).then_some(seats)
     }
 
-    /// One instance: an idle one, else one on devices that are its own or free, else one that others use, too, else one on devices of
-    /// instances that nobody uses.
-    fn one_seat(
-        &self,
-        state: &mut State,
-        one: &Use,
-        away: &BTreeSet<usize>,
-        lease: &mut Lease,
-    ) -> Option<Seat> {
+    /// One instance: an idle one, else one on devices that are its own or free, else one that others use, too. One that is dead only if
+    /// all are.
+    fn one_seat(&self, state: &mut State, one: &Use, away: &BTreeSet<usize>, lease: &Lease) -> Option<Seat> {
         let kind = &self.kinds[one.service];
-        let replicas = kind.replicas;
         // a node that uses the host, too, gets the guest beside it
         let beside = kind.beside.and_then(|host| {
             let seat = lease.seats.get(&host)?.first()?;
             Some(seat.instance / self.kinds[host].replicas)
         });
+        let places = || state.places[one.service].iter().enumerate();
+        let may = |at: usize| beside.is_none_or(|wanted| wanted == at);
+        let all_dead =
+            places().filter(|(at, _)| may(*at)).flat_map(|(_, place)| &place.instances).all(|one| one.dead);
         let mut open: Vec<(u8, usize, usize)> = Vec::new();
-        for (at, place) in state.places[one.service].iter().enumerate() {
-            if beside.is_some_and(|wanted| wanted != at) {
-                continue;
-            }
+        for (at, place) in places().filter(|(at, _)| may(*at)) {
             for (replica, instance) in place.instances.iter().enumerate() {
-                if instance.alone || (one.alone && instance.users > 0) {
+                if instance.alone || (one.alone && instance.users > 0) || (instance.dead && !all_dead) {
                     continue;
                 }
                 let class = match instance {
-                    Instance { dead: true, .. } => 3,
                     Instance { up: true, users: 0, .. } => 0,
                     Instance { users: 0, .. } => 1,
                     _ => 2,
                 };
-                open.push((class, instance.users, at * replicas + replica));
+                open.push((class, instance.users, at * kind.replicas + replica));
             }
         }
         open.sort_unstable();
-        // to end others costs the time of a start: sharing comes before it
-        [false, true].into_iter().find_map(|ending| {
-            open.iter().find_map(|&(_, _, instance)| {
-                let (mut next, mut ends) = (state.clone(), lease.ends.clone());
-                let seat = self.sit(&mut next, one, instance, away, &mut ends, ending)?;
-                (*state, lease.ends) = (next, ends);
-                Some(seat)
-            })
+        open.into_iter().find_map(|(_, _, instance)| {
+            let mut next = state.clone();
+            let seat = self.sit(&mut next, one, instance, away)?;
+            *state = next;
+            Some(seat)
         })
     }
 
     /// Uses an instance, on devices that its place has or gets.
-    fn sit(
-        &self,
-        state: &mut State,
-        one: &Use,
-        instance: usize,
-        away: &BTreeSet<usize>,
-        ends: &mut Vec<(ServiceIx, usize)>,
-        ending: bool,
-    ) -> Option<Seat> {
+    fn sit(&self, state: &mut State, one: &Use, instance: usize, away: &BTreeSet<usize>) -> Option<Seat> {
         let kind = &self.kinds[one.service];
         let host = kind.beside.unwrap_or(one.service);
         let at = instance / kind.replicas;
+        if state.places[one.service][at].is_ending() || state.places[host][at].is_ending() {
+            return None;
+        }
         let found = self.instance(state, one.service, instance);
         let is_dead = found.dead;
         found.users += 1;
@@ -482,7 +519,7 @@ impl Fleet {
             found.up = true;
             let demand = self.kinds[host].demand.as_ref().filter(|_| !state.places[host][at].leased);
             if let Some(demand) = demand {
-                let devices = self.choose(state, demand, away, ends, ending)?;
+                let devices = self.choose(state, demand, away)?;
                 let place = &mut state.places[host][at];
                 (place.leased, place.devices) = (true, devices);
             }
@@ -490,72 +527,62 @@ impl Fleet {
         Some(Seat { instance, devices: state.places[host][at].devices.clone() })
     }
 
-    /// So many free devices that fit: those with the least memory, so that others find what they need. `ending`: instances that nobody
-    /// uses may give way.
-    fn choose(
-        &self,
-        state: &mut State,
-        demand: &GpuDemand,
-        away: &BTreeSet<usize>,
-        ends: &mut Vec<(ServiceIx, usize)>,
-        ending: bool,
-    ) -> Option<Vec<usize>> {
-        let count = demand.count as usize;
-        loop {
-            let free = |at: &usize| !state.taken[*at] && !away.contains(at) && self.devices[*at].fits(demand);
-            let mut open: Vec<usize> = (0..self.devices.len()).filter(free).collect();
-            if open.len() >= count {
-                open.sort_by_key(|at| (self.devices[*at].memory, *at));
-                open.truncate(count);
-                open.sort_unstable();
-                open.iter().for_each(|at| state.taken[*at] = true);
-                return Some(open);
-            }
-            if !ending || !self.end_one(state, &|at| self.devices[at].fits(demand), ends) {
-                return None;
-            }
+    /// So many free devices that fit: those with the least memory, so that others find what they need.
+    fn choose(&self, state: &mut State, demand: &GpuDemand, away: &BTreeSet<usize>) -> Option<Vec<usize>> {
+        let free = |at: &usize| !state.taken[*at] && !away.contains(at) && self.devices[*at].fits(demand);
+        let mut open: Vec<usize> = (0..self.devices.len()).filter(free).collect();
+        if open.len() < demand.count as usize {
+            return None;
         }
+        open.sort_by_key(|at| (self.devices[*at].memory, *at));
+        open.truncate(demand.count as usize);
+        open.sort_unstable();
+        open.iter().for_each(|at| state.taken[*at] = true);
+        Some(open)
     }
 
-    /// Ends the instances of one place that nobody uses and that has a device that would do. False if there is none.
-    fn end_one(
-        &self,
-        state: &mut State,
-        would_do: &dyn Fn(usize) -> bool,
-        ends: &mut Vec<(ServiceIx, usize)>,
-    ) -> bool {
-        let would_do = |place: &Place| place.devices.iter().any(|at| would_do(*at));
-        let found = (0..self.kinds.len()).find_map(|service| {
-            let at = (0..state.places[service].len()).find(|at| {
-                let place = &state.places[service][*at];
-                let guests_idle = self.guests(service).all(|guest| state.places[guest][*at].is_idle());
-                let dependents = self.dependents(service);
-                let dependents_idle =
-                    dependents.iter().all(|one| state.places[*one].iter().all(Place::is_idle));
-                place.leased && place.is_idle() && guests_idle && dependents_idle && would_do(place)
-            })?;
-            Some((service, at))
-        });
-        let Some((service, at)) = found else { return false };
-        // what needs it is ended first: all of it, since it refers to all instances
-        for dependent in self.dependents(service) {
-            for at in 0..state.places[dependent].len() {
-                self.end(state, dependent, at, ends);
-            }
-        }
-        for ended in self.guests(service).chain([service]) {
-            self.end(state, ended, at, ends);
-        }
-        true
+    /// Places that nobody uses and that have a device which would do for `wants`, with all that has to be ended with them; outermost
+    /// first. `None` if there are none.
+    fn idle(&self, state: &State, wants: &Wants) -> Option<Vec<(ServiceIx, usize)>> {
+        let of_use = |one: &Use| {
+            let host = self.kinds[one.service].beside.unwrap_or(one.service);
+            self.kinds[host].demand.as_ref()
+        };
+        let demands: Vec<&GpuDemand> = wants.own.iter().chain(wants.uses.iter().filter_map(of_use)).collect();
+        let would_do = |place: &Place| {
+            let fits = |at: &usize| demands.iter().any(|demand| self.devices[*at].fits(demand));
+            place.leased && place.devices.iter().any(fits)
+        };
+        (0..self.kinds.len()).find_map(|service| {
+            (0..state.places[service].len()).find_map(|at| {
+                if !would_do(&state.places[service][at]) {
+                    return None;
+                }
+                let tied = self.tied(state, service, at);
+                tied.iter().all(|(service, at)| state.places[*service][*at].is_idle()).then_some(tied)
+            })
+        })
     }
 
-    /// Ends the instances of a place.
-    fn end(&self, state: &mut State, service: ServiceIx, at: usize, ends: &mut Vec<(ServiceIx, usize)>) {
-        let replicas = self.kinds[service].replicas;
-        for (replica, instance) in state.places[service][at].instances.iter_mut().enumerate() {
-            if std::mem::take(&mut instance.up) {
-                ends.push((service, at * replicas + replica));
-            }
+    /// What has to be ended with a place: its guests, and all of what needs either; outermost first, the place itself last.
+    fn tied(&self, state: &State, service: ServiceIx, at: usize) -> Vec<(ServiceIx, usize)> {
+        let mut found = Vec::new();
+        let mut open = vec![(service, at)];
+        while let Some(next) = open.pop() {
+            found.retain(|known| *known != next);
+            found.push(next);
+            open.extend(self.guests(next.0).map(|guest| (guest, next.1)));
+            let dependents = (0..self.kinds.len()).filter(|one| self.kinds[*one].uses.contains(&next.0));
+            open.extend(dependents.flat_map(|one| (0..state.places[one].len()).map(move |at| (one, at))));
+        }
+        found.reverse();
+        found
+    }
+
+    /// Nothing is up any more in a place.
+    fn clear(&self, state: &mut State, service: ServiceIx, at: usize) {
+        for instance in &mut state.places[service][at].instances {
+            (instance.up, instance.ending) = (false, false);
         }
         if state.places[service][at].leased {
             self.vacate(state, service, at);

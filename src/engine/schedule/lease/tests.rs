@@ -40,6 +40,20 @@ fn fleet(devices: Vec<Device>, kinds: Vec<ServiceKind>) -> Fleet {
     Fleet::new(devices, kinds, Box::new(NoLocks))
 }
 
+/// Leases it, after what has to be ended for it has ended; gives what was ended.
+fn take_in_the_end(fleet: &mut Fleet, wants: &Wants) -> (Option<Lease>, Vec<(ServiceIx, usize)>) {
+    if let Some(lease) = fleet.take(wants) {
+        return (Some(lease), Vec::new());
+    }
+    let ends = fleet.make_room(wants);
+    assert!(ends.is_empty() || fleet.take(wants).is_none(), "leased before it had ended");
+    assert!(fleet.make_room(wants).is_empty(), "what is being ended is enough");
+    for (service, instance) in &ends {
+        fleet.ended(*service, *instance, false);
+    }
+    (fleet.take(wants), ends)
+}
+
 fn seat(lease: &Option<Lease>, service: ServiceIx) -> (usize, Vec<usize>) {
     let seat = &lease.as_ref().unwrap().seats[&service][0];
     (seat.instance, seat.devices.clone())
@@ -80,8 +94,9 @@ fn nodes_spread_over_instances_and_share_when_there_are_no_more() {
     // instances that nobody uses keep their devices until these are wanted
     fleet.give(&a.unwrap());
     fleet.give(&c.unwrap());
-    let owner = fleet.take(&own(gpus(1))).unwrap();
-    assert_eq!((owner.devices, owner.ends), (vec![0], vec![(0, 0)]));
+    let (owner, ends) = take_in_the_end(&mut fleet, &own(gpus(1)));
+    assert_eq!((owner.unwrap().devices, ends), (vec![0], vec![(0, 0)]));
+    assert!(fleet.make_room(&own(gpus(1))).is_empty());
     assert!(fleet.take(&own(gpus(1))).is_none(), "the other instance is used");
 }
 
@@ -107,8 +122,11 @@ fn all_instances_at_once() {
     assert_eq!(seats, [(0, vec![0]), (1, vec![0]), (2, vec![1]), (3, vec![1])]);
     assert!(fleet.take(&one(0)).is_none());
     fleet.give(&lease);
-    fleet.stopped(0);
-    assert_eq!(fleet.take(&own(gpus(4))).unwrap().ends, []);
+    assert_eq!(fleet.retire(0), [(0, 0), (0, 1), (0, 2), (0, 3)]);
+    assert!(fleet.take(&one(0)).is_none(), "what is being ended is not used");
+    assert_eq!(fleet.retire(0), []);
+    (0..4).for_each(|instance| fleet.ended(0, instance, false));
+    fleet.take(&own(gpus(4))).unwrap();
     let too_many = kind(Some(gpus(1)), Places::Count(5), 1);
     let fleet = super::Fleet::new(same(4), vec![too_many], Box::new(NoLocks));
     assert!(fleet.fits_ever(&one(0)) && !fleet.fits_ever(&uses(0, true, false)));
@@ -133,8 +151,11 @@ fn a_guest_is_on_the_devices_of_its_host() {
     assert_eq!((seat(&first, 0), seat(&first, 1)), ((0, vec![0]), (0, vec![0])));
     assert_eq!((seat(&second, 0), seat(&second, 1)), ((1, vec![1]), (1, vec![1])));
     fleet.give(&first.unwrap());
-    fleet.stopped(0);
-    assert!(fleet.take(&own(gpus(1))).unwrap().ends == [(1, 0)], "the guest is still up, and gives way");
+    assert_eq!(fleet.retire(0), [(0, 0)]);
+    fleet.ended(0, 0, false);
+    assert!(!fleet.could(&own(gpus(1))), "the guest is still up");
+    let (owner, ends) = take_in_the_end(&mut fleet, &own(gpus(1)));
+    assert_eq!((owner.unwrap().devices, ends), (vec![0], vec![(1, 0)]));
 }
 
 #[test]
@@ -148,6 +169,49 @@ fn what_died_is_not_started_again_and_holds_no_device() {
     let next = fleet.take(&one(0));
     assert_eq!(seat(&next, 0), (0, vec![]), "who comes now is told of its death");
     assert!(fleet.take(&own(gpus(1))).is_some());
+    // as long as another is alive, it is waited for
+    let mut fleet = super::Fleet::new(same(2), vec![per_gpu()], Box::new(NoLocks));
+    let (dies, lives) = (fleet.take(&uses(0, false, true)).unwrap(), fleet.take(&uses(0, false, true)).unwrap());
+    fleet.died(0, 0);
+    fleet.give(&dies);
+    assert!(fleet.take(&uses(0, false, true)).is_none());
+    fleet.give(&lives);
+    assert_eq!(seat(&fleet.take(&uses(0, false, true)), 0), (1, vec![1]));
+    // one that had died before it was to be ended is dead, too
+    let mut fleet = super::Fleet::new(same(1), vec![per_gpu()], Box::new(NoLocks));
+    let user = fleet.take(&one(0)).unwrap();
+    fleet.give(&user);
+    assert_eq!(fleet.retire(0), [(0, 0)]);
+    fleet.ended(0, 0, true);
+    assert_eq!(seat(&fleet.take(&one(0)), 0), (0, vec![]));
+}
+
+#[test]
+fn what_needs_a_service_is_ended_with_it_and_with_its_guests() {
+    // D refers to S and has a device, G is D's guest
+    let s = kind(Some(gpus(1)), Places::Count(1), 1);
+    let d = ServiceKind { uses: vec![0], ..s.clone() };
+    let g = ServiceKind { beside: Some(1), ..kind(None, Places::Count(1), 1) };
+    let mut fleet = fleet(same(2), vec![s, d, g]);
+    let both = Wants { own: None, uses: [one(0).uses, one(1).uses].concat() };
+    let user = fleet.take(&both).unwrap();
+    let guest = fleet.take(&one(2)).unwrap();
+    fleet.give(&user);
+    assert!(fleet.make_room(&own(gpus(1))).is_empty(), "a guest of what needs it is used");
+    assert_eq!(fleet.retire(0), [], "what needs it is up");
+    fleet.give(&guest);
+    let (owner, ends) = take_in_the_end(&mut fleet, &own(gpus(2)));
+    assert_eq!(owner.unwrap().devices, [0, 1]);
+    assert_eq!(ends, [(2, 0), (1, 0), (0, 0)]);
+}
+
+#[test]
+fn the_choice_of_one_leaves_the_other_what_it_needs() {
+    let models = || vec![device(0, "A100-PCIE-40GB", 40), device(1, "A100-SXM4-80GB", 80)];
+    let model = |name: &str| GpuDemand { model: Some(name.to_owned()), ..gpus(1) };
+    let mut fleet = fleet(models(), vec![kind(Some(model("A100-PCIE")), Places::Count(1), 1)]);
+    let lease = fleet.take(&Wants { own: Some(model("A100")), ..one(0) }).unwrap();
+    assert_eq!((lease.devices.as_slice(), lease.seats[&0][0].devices.as_slice()), (&[1][..], &[0][..]));
 }
 
 #[derive(Debug, Clone, Default)]
@@ -185,8 +249,8 @@ fn a_device_of_another_run_is_passed_over_and_locks_follow_leases() {
     fleet.give(&lease);
     fleet.give(&user);
     assert_eq!(held(), [2], "the instance is still up");
-    let owner = fleet.take(&own(gpus(2))).unwrap();
-    assert_eq!((owner.devices, owner.ends, held()), (vec![1, 2], vec![(0, 0)], vec![2, 1]));
+    let (owner, ends) = take_in_the_end(&mut fleet, &own(gpus(2)));
+    assert_eq!((owner.unwrap().devices, ends, held()), (vec![1, 2], vec![(0, 0)], vec![1, 2]));
 }
 
 /// Random takes, gives, deaths and stops: no device has two holders, what fits ever is leased once everything is idle.
@@ -223,6 +287,7 @@ fn nothing_is_held_twice_and_nobody_waits_for_ever() {
         };
         let mut fleet = fleet(devices, kinds);
         let mut held: Vec<Lease> = Vec::new();
+        let mut ending: Vec<(ServiceIx, usize)> = Vec::new();
         for _ in 0..60 {
             let wants = Wants {
                 own: rng.bool().then(|| demand(&mut rng)),
@@ -237,7 +302,14 @@ fn nothing_is_held_twice_and_nobody_waits_for_ever() {
                     assert!(could && fleet.fits_ever(&wants), "{seed}");
                     held.push(lease);
                 }
-                None => assert!(wants.is_nothing() || !could, "{seed}"),
+                None => {
+                    assert!(!could, "{seed}");
+                    ending.extend(fleet.make_room(&wants));
+                }
+            }
+            while !ending.is_empty() && rng.bool() {
+                let (service, instance) = ending.swap_remove(rng.usize(..ending.len()));
+                fleet.ended(service, instance, false);
             }
             let mut owned: Vec<usize> = held.iter().flat_map(|lease| lease.devices.clone()).collect();
             for places in &fleet.state.places {
@@ -258,17 +330,16 @@ fn nothing_is_held_twice_and_nobody_waits_for_ever() {
                 fleet.give(&lease);
             }
             if rng.u8(..10) == 0 {
-                let used = |service: &usize| held.iter().any(|lease| lease.seats.contains_key(service));
-                if let Some(idle) = (0..3).find(|service| !used(service)) {
-                    fleet.stopped(idle);
-                }
+                ending.extend(fleet.retire(rng.usize(..3)));
             }
         }
         held.drain(..).for_each(|lease| fleet.give(&lease));
+        ending.drain(..).for_each(|(service, instance)| fleet.ended(service, instance, false));
         for _ in 0..20 {
             let wants = Wants { own: Some(demand(&mut rng)), ..uses(rng.usize(..3), rng.bool(), rng.bool()) };
             if fleet.fits_ever(&wants) {
-                let lease = fleet.take(&wants).unwrap_or_else(|| panic!("{seed}: {wants:?} waits for ever"));
+                let (lease, _) = take_in_the_end(&mut fleet, &wants);
+                let lease = lease.unwrap_or_else(|| panic!("{seed}: {wants:?} waits for ever"));
                 fleet.give(&lease);
             }
         }

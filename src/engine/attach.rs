@@ -1,13 +1,14 @@
 //! Beside a run: one service kept up (`flow up`), one command in a node's environment (`flow exec`).
 
 use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::fill::Running;
 use super::machine::{show_devices, wants};
 use super::query::node_named;
-use super::schedule::{Use, Wants};
+use super::schedule::{Lease, Use, Wants};
 use super::services::plain;
 use super::session::Session;
 use crate::base::{process, suggest};
@@ -31,7 +32,6 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
     let uses = needed.into_iter().chain([ix]).map(whole).collect();
     let wants = Wants { own: None, uses };
     let (_fleet, lease) = session.project.lease(&format!("service '{service}'"), &wants, &session.sink)?;
-    let seats = lease.seats.get(&ix).cloned().unwrap_or_default();
     let result = session.services.call(session, &lease.seats, &session.interrupts.stop);
     let result = match result {
         Ok(called) => {
@@ -40,12 +40,10 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
                 if session.stopping() {
                     break Ok(());
                 }
-                let mut instances = seats.iter().map(|seat| seat.instance);
-                let death = instances.find_map(|instance| session.services.death(session, ix, instance));
-                if let Some(failure) = death {
+                if let Some(failure) = death(session, &lease) {
                     break Err(with_tail(failure));
                 }
-                std::thread::sleep(std::time::Duration::from_millis(50));
+                std::thread::sleep(Duration::from_millis(50));
             }
         }
         Err(_) if session.stopping() => Ok(()),
@@ -54,6 +52,12 @@ pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> 
     session.services.stop_all(session);
     session.close();
     result
+}
+
+/// Whether a service of the lease died.
+fn death(session: &Session, lease: &Lease) -> Option<ServiceFailure> {
+    let mut seats = lease.seats.iter().flat_map(|(ix, seats)| seats.iter().map(|seat| (*ix, seat.instance)));
+    seats.find_map(|(ix, instance)| session.services.death(session, ix, instance))
 }
 
 fn with_tail(failure: ServiceFailure) -> Error {
@@ -106,7 +110,7 @@ pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> R
             .current_dir(cwd)
             .spawn()
             .map_err(|e| Error::environment(format!("failed to start {}: {e}", program.to_string_lossy())))?;
-        attend(session, child)
+        attend(session, child, &lease)
     })();
     session.services.stop_all(session);
     session.close();
@@ -114,16 +118,26 @@ pub fn exec(session: &mut Session, node: &str, argv: &[std::ffi::OsString]) -> R
 }
 
 /// Waits for a command that shares this process's terminal: Ctrl-C there reaches it without help, anything else is passed on.
-fn attend(session: &Session, mut child: std::process::Child) -> Result<ExitStatus> {
+/// If a service dies that it uses, the command is ended.
+fn attend(session: &Session, mut child: std::process::Child, lease: &Lease) -> Result<ExitStatus> {
     use std::io::IsTerminal;
     let at_terminal = std::io::stdin().is_terminal();
     let interrupts = &session.interrupts;
     let mut asked = false;
+    let mut dead = None;
+    let mut looked = Instant::now();
     loop {
         if let Some(status) =
             child.try_wait().map_err(|e| Error::environment(format!("failed to wait: {e}")))?
         {
-            return Ok(status);
+            return dead.map_or(Ok(status), |failure| Err(with_tail(failure)));
+        }
+        if dead.is_none() && looked.elapsed() >= Duration::from_millis(50) {
+            looked = Instant::now();
+            dead = death(session, lease);
+            if dead.is_some() {
+                process::kill(child.id(), Signal::SIGTERM);
+            }
         }
         if !at_terminal || interrupts.terminated.is_cancelled() {
             if interrupts.kill.is_cancelled() {
@@ -133,7 +147,7 @@ fn attend(session: &Session, mut child: std::process::Child) -> Result<ExitStatu
                 process::kill(child.id(), Signal::SIGTERM);
             }
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

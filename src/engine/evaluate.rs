@@ -71,7 +71,9 @@ pub(super) fn evaluate(
     outputs: &dyn Outputs,
 ) -> Verdict {
     match decide(project, finder, options, node, outputs) {
-        Ok(verdict @ (Verdict::Run { .. } | Verdict::Check { .. })) if !options.frozen => {
+        // with --frozen nothing runs, and stages are asked all the same
+        Ok(verdict @ Verdict::Run { .. }) if options.frozen => verdict,
+        Ok(verdict @ (Verdict::Run { .. } | Verdict::Check { .. })) => {
             project.lacks(node).map_or(verdict, Verdict::Fault)
         }
         Ok(verdict) => verdict,

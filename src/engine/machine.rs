@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -145,21 +146,18 @@ impl Project {
 
     /// Devices and services, nothing leased; devices are looked for if one of `wants` needs one. What other runs lease is told to
     /// `sink`.
-    pub(super) fn fleet(
-        &self,
-        mut wants: impl Iterator<Item = Wants>,
-        sink: &Arc<dyn Sink>,
-    ) -> Result<Fleet> {
+    pub(super) fn fleet(&self, mut wants: impl Iterator<Item = Wants>, sink: &Arc<dyn Sink>) -> Fleet {
         let graph = &self.graph;
         let needed = wants.any(|wants| needs_devices(graph, &wants));
-        let devices = if needed { self.devices()?.to_vec() } else { Vec::new() };
+        // why there are none is said by the nodes that need one
+        let devices = if needed { self.devices().unwrap_or_default().to_vec() } else { Vec::new() };
         let locks = RunLocks::new(devices.clone(), Arc::clone(sink));
-        Ok(Fleet::new(devices, graph.services.iter().map(ServiceKind::of).collect(), Box::new(locks)))
+        Fleet::new(devices, graph.services.iter().map(ServiceKind::of).collect(), Box::new(locks))
     }
 
     /// A lease outside of a run, for as long as the fleet lives; `who` wants it.
     pub(super) fn lease(&self, who: &str, wants: &Wants, sink: &Arc<dyn Sink>) -> Result<(Fleet, Lease)> {
-        let mut fleet = self.fleet(std::iter::once(wants.clone()), sink)?;
+        let mut fleet = self.fleet(std::iter::once(wants.clone()), sink);
         if !fleet.fits_ever(wants) {
             return Err(lacking(&self.graph, who, wants, self.found()?));
         }
@@ -212,7 +210,7 @@ impl Project {
         let cpu = format!("cpu {} x {}", cpu.model, cpu.cores);
         let wants = wants(node);
         if !needs_devices(&self.graph, &wants) {
-            return Ok(cpu);
+            return Ok(join(vec![cpu], instances(&self.graph, &wants, &[])));
         }
         let devices = match described {
             Some(described) => &described.devices,
@@ -256,8 +254,28 @@ impl Project {
         if !real {
             parts.push(cpu);
         }
-        Ok(parts.join("; "))
+        Ok(join(parts, instances(&self.graph, &wants, devices)))
     }
+}
+
+fn join(mut parts: Vec<String>, more: Vec<String>) -> String {
+    parts.extend(more);
+    parts.join("; ")
+}
+
+/// How many instances of each service a measurement is over, where it is over all of several: `4 instances of pods`.
+fn instances(graph: &Graph, wants: &Wants, devices: &[Device]) -> Vec<String> {
+    let of = |one: &Use| {
+        let service = &graph.services[one.service];
+        let host = service.beside.unwrap_or(one.service);
+        let places = ServiceKind::of(&graph.services[host]).places_on(devices);
+        (service, places * ServiceKind::of(service).replicas())
+    };
+    let whole = wants.uses.iter().filter(|one| one.whole).map(of);
+    whole
+        .filter(|(_, count)| *count > 1)
+        .map(|(service, count)| format!("{count} instances of {}", service.id))
+        .collect()
 }
 
 /// A leased device as the run record has it; `service`: whose instance has it.
@@ -309,7 +327,7 @@ fn lacking(graph: &Graph, who: &str, wants: &Wants, found: &Found) -> Error {
     let mut models: BTreeMap<String, usize> = BTreeMap::new();
     for device in &found.devices {
         let memory =
-            if device.is_virtual() { String::new() } else { format!(" of {} MiB", device.memory >> 20) };
+            if device.memory == 0 { String::new() } else { format!(" of {} MiB", device.memory >> 20) };
         *models.entry(format!("{}{memory}", device.model)).or_default() += 1;
     }
     let there: Vec<String> = models.into_iter().map(|(model, count)| format!("{count} x {model}")).collect();
@@ -324,9 +342,6 @@ fn lacking(graph: &Graph, who: &str, wants: &Wants, found: &Found) -> Error {
 
 /// What can never be leased is an error before anything starts, if it would be needed.
 pub(super) fn check_leases(project: &Project, options: &RunOptions, selection: &Selection) -> Result<()> {
-    if options.frozen {
-        return Ok(());
-    }
     let mut lacking = selection.nodes.iter().filter_map(|ix| {
         let error = project.lacks_devices(&project.graph.nodes[ix])?;
         Some((ix, error))
@@ -339,11 +354,16 @@ pub(super) fn check_leases(project: &Project, options: &RunOptions, selection: &
     needed.map_or(Ok(()), |(_, error)| Err(error))
 }
 
+/// So long a wait for another run is said.
+const WORTH_A_NOTE: Duration = Duration::from_millis(200);
+
 /// What this run has of the machine, locked among all runs; virtual devices are nobody else's.
 struct RunLocks {
     locks: MachineLocks,
     devices: Vec<Device>,
     held: HashMap<Shared, MachineLock>,
+    /// Since when others were found to have something.
+    denied: HashMap<String, Instant>,
     told: HashSet<String>,
     sink: Arc<dyn Sink>,
 }
@@ -358,7 +378,7 @@ impl RunLocks {
     fn new(devices: Vec<Device>, sink: Arc<dyn Sink>) -> Self {
         let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
         let locks = MachineLocks::of_user(runtime_dir.as_deref().map(Path::new));
-        Self { locks, devices, held: HashMap::new(), told: HashSet::new(), sink }
+        Self { locks, devices, held: HashMap::new(), denied: HashMap::new(), told: HashSet::new(), sink }
     }
 
     /// Once for each `what`.
@@ -371,6 +391,9 @@ impl RunLocks {
 
 impl Locks for RunLocks {
     fn take(&mut self, what: &Shared) -> bool {
+        if self.held.contains_key(what) {
+            return false;
+        }
         let (kind, name, shown, holds) = match what {
             Shared::Device(at) if self.devices[*at].is_virtual() => return true,
             Shared::Device(at) => {
@@ -392,6 +415,7 @@ impl Locks for RunLocks {
         match self.locks.try_take(kind, &name) {
             Ok(lock) => {
                 self.held.insert(what.clone(), lock);
+                self.denied.remove(&shown);
                 true
             }
             Err(Denied::Held(pid)) => {
@@ -401,7 +425,11 @@ impl Locks for RunLocks {
                     Shared::Alone => "waiting for its end",
                     _ => "waiting for it, or for another",
                 };
-                self.say(shown.clone(), format!("{shown} {holds} {who}: {waits}"));
+                // another one may be free, or this one in a moment
+                let since = *self.denied.entry(shown.clone()).or_insert_with(Instant::now);
+                if since.elapsed() >= WORTH_A_NOTE {
+                    self.say(shown.clone(), format!("{shown} {holds} {who}: {waits}"));
+                }
                 false
             }
             Err(Denied::Fault(why)) => {

@@ -99,7 +99,7 @@ fn run_inner(session: &Session) -> Result<RunSummary> {
     let selection = project.select(&session.options.targets)?;
     let capacity = capacity(project, &session.options);
     let fleet =
-        project.fleet(selection.nodes.iter().map(|ix| wants(&project.graph.nodes[ix])), &session.sink)?;
+        project.fleet(selection.nodes.iter().map(|ix| wants(&project.graph.nodes[ix])), &session.sink);
     let digest = project.plan_digest();
     let nodes = project.known.as_ref().map_or(selection.nodes.len(), |known| known.certified.nodes);
     session.emit(Event::Planned { nodes, plan_digest: digest.to_string() });

@@ -60,7 +60,8 @@ impl Family {
     /// Sends a signal to all of them.
     pub(super) fn signal(&self, signal: Signal) {
         process::kill_group(self.pgid, signal);
-        for pid in self.marked() {
+        // once each: many servers take a second SIGTERM for "at once"
+        for pid in self.marked().into_iter().filter(|pid| process::group_of(*pid) != Some(self.pgid)) {
             process::kill(pid, signal);
         }
     }

@@ -28,7 +28,9 @@ impl DeviceSpec {
         if list == "auto" {
             return Ok(Self::Auto);
         }
-        if let Ok(count) = list.parse::<u32>() {
+        let number =
+            |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+        if let Some(count) = number(list) {
             return match count {
                 0 => Err(format!("'{text}' are no devices")),
                 1..=Self::MOST => Ok(Self::Virtual(count)),
@@ -41,7 +43,7 @@ impl DeviceSpec {
             let is_uuid = ["GPU-", "MIG-"]
                 .iter()
                 .any(|begin| name.strip_prefix(begin).is_some_and(|rest| !rest.is_empty()));
-            is_uuid || name.parse::<u32>().is_ok()
+            is_uuid || number(name).is_some()
         };
         if let Some(other) = names.iter().find(|name| !is_name(name)) {
             return Err(match other.as_str() {
@@ -82,8 +84,8 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         for text in [
-            "", "gpu", "gpu:", "gpu:,", "gpu:0", "gpu:-1", "gpu:all", "gpu:0,,1", "gpu:1,1", "gpu:GPU-",
-            "cpu:2", "gpu:9999",
+            "", "gpu", "gpu:", "gpu:,", "gpu:0", "gpu:-1", "gpu:all", "gpu:0,,1", "gpu:1,1", "gpu:+8",
+            "gpu:0,+1", "gpu:GPU-", "cpu:2", "gpu:9999",
         ] {
             assert!(DeviceSpec::parse(text).is_err(), "{text}");
         }

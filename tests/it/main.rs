@@ -32,6 +32,7 @@ mod inferencemax;
 mod interrupt;
 mod jobserver;
 mod kill;
+mod leases;
 mod load;
 mod load_files;
 mod messages;

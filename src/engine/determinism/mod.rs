@@ -67,21 +67,20 @@ pub(super) fn check(session: &Session, finder: &FactFinder, subjects: Vec<Subjec
     // what is up and unused may have devices
     session.services.stop_all(session);
     let wanted = subjects.iter().map(|subject| wants(&graph.nodes[subject.ix]));
-    let fleet = match session.project.fleet(wanted, &session.sink) {
-        Ok(fleet) => fleet,
-        Err(error) => {
-            session.note(format!("determinism: {}", error.message));
-            return Some(error.kind);
-        }
-    };
+    let fleet = session.project.fleet(wanted, &session.sink);
     let mut scheduler = Scheduler::new(capacity(&session.project, &session.options), fleet);
     let mut waiting = HashMap::new();
     let mut reports: Vec<(NodeIx, DeterminismReport)> = Vec::new();
     for subject in subjects {
         let node = &graph.nodes[subject.ix];
-        match exempt(node).or_else(|| unusable(subject.outcome)) {
-            Some(reason) => reports.push((subject.ix, skipped(node, reason))),
-            None => {
+        match (exempt(node).or_else(|| unusable(subject.outcome)), session.project.lacks(node)) {
+            (Some(reason), _) => reports.push((subject.ix, skipped(node, reason))),
+            (None, Some(error)) => {
+                let report = failed(node, &error.into());
+                session.emit(Event::DeterminismChecked(report.clone()));
+                reports.push((subject.ix, report));
+            }
+            (None, None) => {
                 let mut demand = demand(node);
                 if makes_in_place(node) {
                     // its declared outputs are away for a while: nobody else may want them
@@ -119,7 +118,8 @@ pub(super) fn check(session: &Session, finder: &FactFinder, subjects: Vec<Subjec
                     let _ = sender.send((ix, report));
                 });
             }
-            if scheduler.running() == 0 {
+            // what is ready and does not start waits for what another run has
+            if scheduler.running() == 0 && scheduler.ready() == 0 {
                 break;
             }
             if let Ok((ix, report)) = receiver.recv_timeout(Duration::from_millis(50)) {

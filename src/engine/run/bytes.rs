@@ -79,6 +79,11 @@ impl<'s> Coordinator<'s> {
             self.slots[ix].reason = Some(reason.to_string());
             return self.lost_for_good(ix, failure);
         }
+        if let Some(error) = self.session.project.lacks(node) {
+            self.tasks.remove(&ix);
+            self.slots[ix].reason = Some(reason.to_string());
+            return self.lost_for_good(ix, error.into());
+        }
         self.recall_producers(ix);
         let facts = self.finder.facts(&self.session.project, node, &self.slots);
         match facts {

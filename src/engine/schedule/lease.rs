@@ -83,6 +83,11 @@ impl ServiceKind {
         self.demand.as_ref()
     }
 
+    /// Instances in a place.
+    pub(in crate::engine) fn replicas(&self) -> usize {
+        self.replicas
+    }
+
     /// How many places it has on these devices.
     pub(in crate::engine) fn places_on(&self, devices: &[Device]) -> usize {
         match self.places {
@@ -234,7 +239,9 @@ impl Fleet {
                 (0..self.devices.len()).filter(|at| next.taken[*at] && !self.state.taken[*at]).collect();
             let denied = news.iter().position(|device| !self.locks.take(&Shared::Device(*device)));
             self.away.extend(denied.map(|at| news[at]));
-            news[..denied.unwrap_or(news.len())].iter().for_each(|device| drop(self.away.remove(device)));
+            for device in &news[..denied.unwrap_or(news.len())] {
+                self.away.remove(device);
+            }
             if let Some(denied) = denied {
                 news[..denied].iter().for_each(|device| self.locks.give(&Shared::Device(*device)));
                 away.insert(news[denied]);

@@ -5,15 +5,24 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FcntlArg, FdFlag};
+
 use crate::base::digest::Digest;
 
-/// Where the locks are.
+/// Where the locks are: the first that can be used.
 #[derive(Clone, Debug)]
-pub struct MachineLocks(PathBuf);
+pub struct MachineLocks(Vec<PathBuf>);
 
-/// A lock that is held until this is dropped.
+/// A lock that is held until this is dropped. If flow is killed, it is held until the processes that it started are gone, too.
 #[derive(Debug)]
-pub struct MachineLock(#[expect(dead_code, reason = "holds the lock by being open")] File);
+pub struct MachineLock(File);
+
+impl Drop for MachineLock {
+    fn drop(&mut self) {
+        // to close the file would not be enough: processes that were started meanwhile have it open
+        let _ = self.0.unlock();
+    }
+}
 
 /// Why a lock was not to be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,10 +36,9 @@ pub enum Denied {
 impl MachineLocks {
     /// Those of this user: in `$XDG_RUNTIME_DIR/flow`, else in `/tmp/flow-UID`.
     pub fn of_user(runtime_dir: Option<&Path>) -> Self {
-        Self(match runtime_dir.filter(|dir| dir.is_absolute()) {
-            Some(dir) => dir.join("flow"),
-            None => PathBuf::from(format!("/tmp/flow-{}", nix::unistd::getuid())),
-        })
+        let runtime_dir = runtime_dir.filter(|dir| dir.is_absolute()).map(|dir| dir.join("flow"));
+        let temporary = PathBuf::from(format!("/tmp/flow-{}", nix::unistd::getuid()));
+        Self(runtime_dir.into_iter().chain([temporary]).collect())
     }
 
     /// Takes the lock `kind` `name`, or says who has it.
@@ -38,13 +46,23 @@ impl MachineLocks {
     /// # Errors
     /// It is held, or cannot be made.
     pub fn try_take(&self, kind: &str, name: &str) -> Result<MachineLock, Denied> {
+        let mut last = Denied::Fault("there is no place for locks".to_owned());
+        for dir in &self.0 {
+            match Self::take_in(dir, kind, name) {
+                Err(Denied::Fault(why)) => last = Denied::Fault(why),
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    fn take_in(dir: &Path, kind: &str, name: &str) -> Result<MachineLock, Denied> {
         let fault = |what: &str, path: &Path, why: &dyn std::fmt::Display| {
             Denied::Fault(format!(
                 "failed to {what} {}, where runs of this machine lock devices and pools: {why}",
                 path.display()
             ))
         };
-        let dir = &self.0;
         match DirBuilder::new().mode(0o700).create(dir) {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(fault("make", dir, &e)),
             _ => {}
@@ -79,6 +97,9 @@ impl MachineLocks {
             .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| file.write_all(line.as_bytes()));
+        // inherited by what is started from now on: a server outlives a flow that is killed by a second or two, with its device in use
+        nix::fcntl::fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))
+            .map_err(|e| fault("keep open", &path, &e))?;
         Ok(MachineLock(file))
     }
 }
@@ -106,7 +127,7 @@ mod tests {
         let place = dir.path().join("flow");
         std::fs::create_dir(&place).unwrap();
         std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o777)).unwrap();
-        match MachineLocks::of_user(Some(dir.path())).try_take("device", "a") {
+        match MachineLocks(vec![place]).try_take("device", "a") {
             Err(Denied::Fault(message)) => {
                 assert!(message.contains("not a directory of this user alone"), "{message}")
             }

@@ -25,7 +25,7 @@ pub struct Device {
     pub uuid: String,
     /// As the driver names it; `virtual`.
     pub model: String,
-    /// Bytes; 0 for a virtual one, which has as much as anybody asks for.
+    /// Bytes; 0 for a virtual one and where the driver does not tell (memory that is the machine's): as much as anybody asks for.
     pub memory: u64,
     /// Version of the driver; empty for a virtual one.
     pub driver: String,
@@ -50,7 +50,7 @@ impl Device {
     /// Whether it is one of those asked for.
     pub fn fits(&self, demand: &GpuDemand) -> bool {
         let model = |wanted: &String| self.model.to_lowercase().contains(&wanted.to_lowercase());
-        (self.is_virtual() || self.memory >= demand.mem) && demand.model.as_ref().is_none_or(model)
+        (self.memory == 0 || self.memory >= demand.mem) && demand.model.as_ref().is_none_or(model)
     }
 
     /// As `CUDA_VISIBLE_DEVICES` names it.
@@ -122,11 +122,19 @@ pub fn discover(spec: &DeviceSpec, env: &dyn Fn(&str) -> Option<String>) -> Resu
         }
     }
     let Some(names) = names else { return Ok(Found { devices, notes }) };
-    let mut listed = Vec::with_capacity(names.len());
+    let mut listed: Vec<Device> = Vec::with_capacity(names.len());
     for name in names {
-        match devices.iter().find(|device| visible::is_named(device, name)) {
-            Some(device) => listed.push(device.clone()),
-            None => {
+        let meant: Vec<&Device> = devices.iter().filter(|device| visible::is_named(device, name)).collect();
+        match meant.as_slice() {
+            [one] if listed.contains(one) => {
+                return Err(format!(
+                    "{name} is device {} ({}), which is listed already",
+                    one.index, one.uuid
+                ));
+            }
+            [one] => listed.push((*one).clone()),
+            [_, ..] => return Err(format!("{name} begins the UUIDs of {} devices", meant.len())),
+            [] => {
                 let there: Vec<String> =
                     devices.iter().map(|device| format!("{} ({})", device.index, device.uuid)).collect();
                 let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };

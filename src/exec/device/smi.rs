@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Device;
+use crate::base::files::Stat;
 
 /// A driver in trouble makes it wait for ever.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(10);
 const QUERY: &str = "--query-gpu=index,uuid,name,memory.total,driver_version,mig.mode.current";
 
 /// All devices; of a GPU that is cut into MIG instances, those. `path`: where the program is looked for.
@@ -20,7 +21,7 @@ pub(super) fn devices(path: Option<&str>) -> Result<Vec<Device>, String> {
         .into_iter()
         .flat_map(std::env::split_paths)
         .map(|dir| dir.join("nvidia-smi"))
-        .find(|program| program.is_file())
+        .find(|program| Stat::following(program).is_ok_and(|stat| stat.executable()))
         .ok_or("there is no nvidia-smi")?;
     let table = ask(&program, &[QUERY, "--format=csv,noheader,nounits"])?;
     let (gpus, cut) = parse_table(&table)?;
@@ -43,9 +44,11 @@ fn ask(program: &PathBuf, args: &[&str]) -> Result<String, String> {
         .spawn()
         .map_err(|e| failed(e.to_string()))?;
     let mut output = child.stdout.take().ok_or_else(|| failed("has no output".to_owned()))?;
-    let reader = std::thread::spawn(move || {
+    // a child of it may keep its output open for ever: the thread is not waited for
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
         let mut text = String::new();
-        output.read_to_string(&mut text).map(|_| text)
+        let _ = sender.send(output.read_to_string(&mut text).map(|_| text));
     });
     let begun = Instant::now();
     let status = loop {
@@ -59,7 +62,8 @@ fn ask(program: &PathBuf, args: &[&str]) -> Result<String, String> {
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };
-    let text = reader.join().map_err(|_| failed("its output could not be read".to_owned()))?;
+    let left = LIMIT.saturating_sub(begun.elapsed());
+    let text = receiver.recv_timeout(left).map_err(|_| failed("does not end its output".to_owned()))?;
     let text = text.map_err(|e| failed(format!("its output could not be read: {e}")))?;
     match status.success() {
         true => Ok(text),

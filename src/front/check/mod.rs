@@ -4,6 +4,8 @@ mod cycle;
 mod scope;
 mod shell;
 
+use indexmap::IndexMap;
+
 use crate::base::suggest;
 use crate::model::{
     Action, AxisValues, Command, Declared, ExclusiveScope, Expr, ExprKind, Matrix, Param, ParamScope,
@@ -191,8 +193,20 @@ impl Checker<'_> {
         let files = At { place: Place::IdentityFiles, ..at };
         service.identity_files.iter().for_each(|file| self.expr(files, file));
         self.matrix(at, &service.matrix);
+        if service.gpu.is_some() || service.per_gpu || service.with_service.is_some() {
+            self.own_mask(&service.env);
+        }
         if let Some(other) = &service.with_service {
             self.beside(scope, service, other);
+        }
+    }
+
+    /// Devices that are leased cannot be chosen by hand as well.
+    fn own_mask(&mut self, env: &IndexMap<String, Expr>) {
+        if let Some(value) = env.get("CUDA_VISIBLE_DEVICES") {
+            let hint = "take it out: it is set to the devices that are leased, ${device.index}".to_owned();
+            let message = "CUDA_VISIBLE_DEVICES of a process that leases devices";
+            self.report.fault(value.span, message, Some(hint));
         }
     }
 
@@ -269,6 +283,9 @@ impl Checker<'_> {
             }
         }
         self.pools(step);
+        if step.resources.gpu.is_some() {
+            self.own_mask(&step.env);
+        }
         if step.resources.jobserver.is_some() && matches!(step.action, Action::Uses { .. }) {
             let message = format!("step '{}': only a command can use a jobserver", step.id);
             self.report.fault(step.span, message, Some("take it out of 'resources'".to_owned()));

@@ -171,7 +171,8 @@ fn what_died_is_not_started_again_and_holds_no_device() {
     assert!(fleet.take(&own(gpus(1))).is_some());
     // as long as another is alive, it is waited for
     let mut fleet = super::Fleet::new(same(2), vec![per_gpu()], Box::new(NoLocks));
-    let (dies, lives) = (fleet.take(&uses(0, false, true)).unwrap(), fleet.take(&uses(0, false, true)).unwrap());
+    let (dies, lives) =
+        (fleet.take(&uses(0, false, true)).unwrap(), fleet.take(&uses(0, false, true)).unwrap());
     fleet.died(0, 0);
     fleet.give(&dies);
     assert!(fleet.take(&uses(0, false, true)).is_none());

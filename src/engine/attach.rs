@@ -1,5 +1,6 @@
 //! Beside a run: one service kept up (`flow up`), one command in a node's environment (`flow exec`).
 
+use std::collections::BTreeSet;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -14,28 +15,34 @@ use super::session::Session;
 use crate::base::{process, suggest};
 use crate::error::{Error, Kind, Result};
 use crate::exec::ServiceFailure;
-use crate::graph::{Fill, NodeAction};
+use crate::graph::{Fill, NodeAction, ServiceIx};
 
-/// Starts a service, says its URL, and stops it when asked to.
+/// Starts a service with all its instances, and all of its matrix if no combination is named; says their URLs, and stops them when
+/// asked to.
 pub fn up(session: &mut Session, service: &str, ready: &mut dyn FnMut(&str)) -> Result<()> {
     let services = &session.project.graph.services;
-    let Some(ix) = services.iter().position(|known| known.id == service) else {
+    let is_meant = |known: &str| {
+        known == service || known.strip_prefix(service).is_some_and(|rest| rest.starts_with('['))
+    };
+    let meant: Vec<ServiceIx> = (0..services.len()).filter(|ix| is_meant(&services[*ix].id)).collect();
+    if meant.is_empty() {
         let mut error = Error::usage(format!("this workflow has no service '{service}'"));
         error.hints.push(
             suggest::hint(service, services.iter().map(|s| s.id.as_str()))
                 .unwrap_or_else(|| "this workflow declares no services".to_owned()),
         );
         return Err(error);
-    };
+    }
     let whole = |service| Use { service, whole: true, alone: false };
-    let needed = session.project.graph.needed_services(ix);
-    let uses = needed.into_iter().chain([ix]).map(whole).collect();
+    let needed = meant.iter().flat_map(|ix| session.project.graph.needed_services(*ix));
+    let all: BTreeSet<ServiceIx> = needed.chain(meant.iter().copied()).collect();
+    let uses = all.into_iter().map(whole).collect();
     let wants = Wants { own: None, uses };
     let (_fleet, lease) = session.project.lease(&format!("service '{service}'"), &wants, &session.sink)?;
     let result = session.services.call(session, &lease.seats, &session.interrupts.stop);
     let result = match result {
         Ok(called) => {
-            called[&ix].iter().for_each(|address| ready(&address.url));
+            meant.iter().flat_map(|ix| &called[ix]).for_each(|address| ready(&address.url));
             loop {
                 if session.stopping() {
                     break Ok(());

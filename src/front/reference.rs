@@ -171,7 +171,11 @@ fn matrix_field(axis: &str, field: &str) -> Result<MatrixField, Fault> {
 fn service(body: &str, parts: Parts<'_>) -> Result<Reference, Fault> {
     let form = "expected services.ID.url, .urls, .host or .port";
     let [_, id, field] = parts.names[..] else {
-        return Err((format!("malformed reference '{body}'"), Some(form.to_owned())));
+        let hint = match parts.names.len() {
+            4.. => format!("{form}; a service of an included file is known in that file only"),
+            _ => form.to_owned(),
+        };
+        return Err((format!("malformed reference '{body}'"), Some(hint)));
     };
     let fixed = match parts.fixed {
         None => Vec::new(),

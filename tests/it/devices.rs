@@ -417,6 +417,13 @@ fn a_matrix_of_services_is_joined_fixed_and_gathered() {
             && w.read("out/fixed").contains("m-b")
     );
     assert_eq!(w.read("out/all"), "2\n");
+    let child = w.command(&["up", "flow.json", "s"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let servers = || processes_of(&w).iter().filter(|(_, name)| name.contains("__sim")).count();
+    wait_for("both servers", LONG, || servers() == 2);
+    std::thread::sleep(Duration::from_millis(300));
+    signal(child.id(), "INT");
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stdout).lines().count(), 2);
     let mut flow = w.json("flow.json");
     // one of them changes: only what uses it is asked anew
     flow["steps"]["fixed"] = fetch("${services.s.url}", "out/fixed");

@@ -11,7 +11,10 @@ use crate::error::Result;
 pub(in crate::cli) fn run(app: &App, args: &NodeArgs) -> Result<ExitCode> {
     let project = app.open(&args.workflow)?;
     let found = engine::explain(&project, &args.node)?;
-    let none = || "unknown (something it takes is not made yet)".to_owned();
+    let none = || match found.status {
+        "would_fail" => "unknown, for this reason".to_owned(),
+        _ => "unknown (something it takes is not made yet)".to_owned(),
+    };
     let mut out = format!("{}: {}\n", found.node, found.status);
     if let Some(reason) = &found.reason {
         out.push_str(&format!("why:      {reason}\n"));

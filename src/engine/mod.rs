@@ -43,6 +43,7 @@ mod retention;
 mod pool;
 mod second_level;
 mod run;
+mod run_locks;
 mod schedule;
 mod scratch;
 mod services;

@@ -9,6 +9,7 @@ mod frozen;
 mod hands;
 mod outcome;
 mod quiet;
+mod services;
 mod slots;
 mod timing;
 mod tokens;
@@ -23,20 +24,19 @@ use super::attempt::{Given, Performed, Task};
 use super::determinism::{self, Subject};
 use super::evaluate::{Keyed, looks};
 use super::facts::{FactFinder, Outputs};
-use super::machine::{leased, wants};
+use super::machine::wants;
 use super::options::{Restore, RunOptions, RunSummary};
 use super::pool::Pool;
 use super::project::Project;
 use super::schedule::{Capacity, Fleet, Lease, Scheduler};
-use super::services;
 use super::session::{Session, started_text};
 use super::upgrade::{settle, upgrade_note};
 use super::watchlist::Seen;
 use crate::api::CancelToken;
 use crate::base::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::event::{EVENT_VERSION, Event, LeasedDevice};
-use crate::graph::{Item, Node, NodeIx, NodeSet, Selection, ServiceIx, Undeclared};
+use crate::event::{EVENT_VERSION, Event};
+use crate::graph::{Item, Node, NodeIx, NodeSet, Selection, Undeclared};
 use crate::model::Artifact;
 use brief::Brief;
 use demand::priorities;
@@ -45,6 +45,7 @@ use evaluable::Evaluable;
 pub(super) use frozen::would_run;
 use hands::{Hands, Message, Start};
 use quiet::Quiet;
+use services::Ended;
 use slots::Slots;
 use timing::Pulse;
 use tokens::Tokens;
@@ -209,9 +210,6 @@ struct Coordinator<'s> {
     told_stop: bool,
     pulse: Pulse,
 }
-
-/// An instance that was ended: its service, its number, and whether it had ended by itself.
-type Ended = (ServiceIx, usize, bool);
 
 /// What the nodes made that a node with a depfile may read of.
 pub(super) type Fed = HashMap<NodeIx, Vec<Artifact>>;
@@ -440,47 +438,6 @@ impl<'s> Coordinator<'s> {
         self.session.check_watched();
     }
 
-    /// Ends the instances that the scheduler wants ended, each on a thread of its own.
-    fn end_instances<'scope>(&mut self, scope: &'scope std::thread::Scope<'scope, '_>)
-    where
-        's: 'scope,
-    {
-        for (service, instance) in self.scheduler.take_ends() {
-            let (session, ended) = (self.session, self.ended.0.clone());
-            scope.spawn(move || {
-                let dead = session.services.stop_instance(session, service, instance);
-                // the receiver is gone only if the run is over
-                let _ = ended.send((service, instance, dead));
-            });
-        }
-    }
-
-    /// Services that nobody will use any more are ended, those that need others first.
-    fn retire_unused(&mut self) {
-        for service in 0..self.service_users.len() {
-            if self.service_users[service] == 0 {
-                self.scheduler.retire(service);
-            }
-        }
-    }
-
-    /// What died while nobody used it is not given to the next one.
-    fn watch_idle_instances(&mut self) {
-        for (service, instance) in self.scheduler.idle_instances() {
-            if self.session.services.is_dead(service, instance) {
-                self.session.services.death(self.session, service, instance);
-                self.scheduler.instance_died(service, instance);
-            }
-        }
-    }
-
-    /// Instances of services that a running node uses and that are dead.
-    fn dead_instances(&self, ix: NodeIx) -> Vec<(ServiceIx, usize)> {
-        let services = &self.session.services;
-        let seats = self.scheduler.seats(ix);
-        seats.filter(|(service, instance)| services.is_dead(*service, *instance)).collect()
-    }
-
     /// Starts nodes that take turns on one thread.
     fn start<'scope, 'env>(&mut self, group: Vec<NodeIx>, hands: &mut Hands<'scope, 'env, 's>)
     where
@@ -508,21 +465,6 @@ impl<'s> Coordinator<'s> {
                 self.fail(ix, error.into(), None);
             }
         }
-    }
-
-    /// The devices of a node and of the instances it uses.
-    fn leased(&self, lease: &Lease) -> Vec<LeasedDevice> {
-        let project = &self.session.project;
-        let of = |places: &[usize], service: Option<&str>| -> Vec<LeasedDevice> {
-            project.leased(places).iter().map(|device| leased(device, service)).collect()
-        };
-        let mut all = of(&lease.devices, None);
-        for (service, seats) in &lease.seats {
-            for seat in seats {
-                all.extend(of(&seat.devices, Some(&services::name(self.session, *service, seat.instance))));
-            }
-        }
-        all
     }
 
     /// What the nodes made of which `ix` may discover inputs.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::wants::Places;
 use super::*;
 
 fn device(index: u32, model: &str, memory: u64) -> Device {

@@ -215,10 +215,18 @@ fn while_a_service_starts() {
 
 #[test]
 fn at_any_time() {
-    let run = clean().1;
-    let moments: Vec<Kill> = (0..20).map(|n| Kill::After(run * n / 20)).collect();
-    let killed: usize = moments.chunks(EDITS - 1).map(chain).sum();
-    assert!(killed >= 10, "only {killed} of 20 runs were killed before they ended");
+    // the clean run may have been held up by other tests: then these are faster, and have to be killed earlier
+    let mut run = clean().1;
+    let mut killed = 0;
+    for _ in 0..4 {
+        let moments: Vec<Kill> = (0..20).map(|n| Kill::After(run * n / 20)).collect();
+        killed += moments.chunks(EDITS - 1).map(chain).sum::<usize>();
+        if killed >= 10 {
+            return;
+        }
+        run /= 2;
+    }
+    panic!("only {killed} of 80 runs were killed before they ended");
 }
 
 #[test]

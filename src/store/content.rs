@@ -57,7 +57,6 @@ pub(super) fn each(
     if !stored.regular {
         return Ok(Outcome::Damaged);
     }
-    let size = stored.file.metadata()?.len();
     let mut hasher = blake3::Hasher::new();
     let mut sink_error = None;
     let each = |piece: &[u8]| {
@@ -68,9 +67,9 @@ pub(super) fn each(
         })
     };
     let read = if stored.compressed {
-        decode(&stored.file, size, each)
+        decode(&stored.file, each)
     } else {
-        hash::pieces(&mut stored.file, size, each).map(drop)
+        hash::pieces(&mut stored.file, each).map(drop)
     };
     match sink_error {
         Some(error) => Err(error),
@@ -79,12 +78,11 @@ pub(super) fn each(
 }
 
 /// All frames of a blob one after the other; without a table of frames there is only one.
-fn decode(file: &File, size: u64, each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn decode(file: &File, each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let several = Frames::read(file)?.is_some();
     let decoder = Decoder::new(file)?;
     let mut decoder = if several { decoder } else { decoder.single_frame() };
-    // A frame may unpack to more than it is long, so the buffer is a full one.
-    hash::pieces(&mut decoder, size.saturating_mul(4), each)?;
+    hash::pieces(&mut decoder, each)?;
     if decoder.finish().fill_buf()?.is_empty() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 

@@ -109,7 +109,8 @@ pub fn spoiled_file(file: &InputFile) -> Result<Option<String>, StageError> {
         return Ok(None);
     }
     let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name));
-    spoiled(&sqlite::open_to_read(&file.path).map_err(failed)?).map_err(failed)
+    let db = sqlite::open_to_read(&file.path).map_err(failed)?;
+    spoiled(&db).map_err(failed)
 }
 
 /// The clock before the load.

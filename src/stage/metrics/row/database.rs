@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
 use rusqlite::types::{FromSql, ValueRef};
 use serde_json::Value;
 
@@ -28,7 +27,7 @@ const COLUMNS: [(&str, &str); 7] = [
 /// The rows in the order of their rowid; those of `llm.load` count from `origin`.
 pub(super) fn read(file: &InputFile, origin: measured::Origin) -> Result<Vec<Row>, StageError> {
     let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name)).hint(EXPECTED);
-    let db: Connection = sqlite::open_to_read(Path::new(&file.path)).map_err(failed)?;
+    let db = sqlite::open_to_read(Path::new(&file.path)).map_err(failed)?;
     if measured::is_measured(&db).map_err(failed)? {
         let rows = measured::rows(&db, origin).map_err(failed)?;
         return rows.map_err(|message| StageError::new(format!("{}: {message}", file.name)));

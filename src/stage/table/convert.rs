@@ -18,7 +18,7 @@ pub struct Convert;
 struct Params {
     /// The format that is written. It is no matter of the output's name: paths of outputs are not part of a node's key.
     format: WriteFormat,
-    /// The format that is read; without it the ending of the input's name says it: csv, json, jsonl (ndjson), sqlite (sqlite3, db).
+    /// The format that is read; without it the ending of the input's name says it: csv, json, jsonl (ndjson), sqlite (sqlite3, db), parquet.
     #[serde(default)]
     from: Option<ReadFormat>,
     /// Column -> bool, int, float or text: stands above what the cells say. A cell that is no such value is an error.
@@ -63,10 +63,13 @@ impl Stage for Convert {
                 \n\
                 CSV: null is an empty cell; floats in the shortest form that reads back the same, with a point or an exponent; nan, inf, -inf.\n\
                 JSON is strict: NaN and the infinities become null, or the stage fails ('not_finite'). SQLite has no NaN: the same there, and\n\
-                bools are 0 and 1. Parquet: optional columns BOOLEAN, INT64, DOUBLE, UTF-8. Parquet is written only by a flow that was built\n\
-                with '--features parquet'.",
+                bools are 0 and 1. Parquet: optional columns BOOLEAN, INT64, DOUBLE, UTF-8.\n\
+                \n\
+                Of Parquet any width of integers and floats is read; dates, times, instants of milliseconds and microseconds (in UTC, as RFC 3339)\n\
+                and decimals are text, so are lists, maps and structures (as JSON); instants of nanoseconds are their numbers. Bytes that are no\n\
+                text are an error. Parquet is read and written only by a flow that was built with '--features parquet'.",
         )
-        .input("table", "CSV with a header, JSON (a list of objects), JSON Lines (an object a line) or an SQLite database")
+        .input("table", "CSV with a header, JSON (a list of objects), JSON Lines (an object a line), an SQLite database or Parquet")
         .output("table", "the same rows in the same order, in the format that 'format' says")
         .optional_output("columns", "JSON: [{\"name\", \"type\"}] in order")
     }

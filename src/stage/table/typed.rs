@@ -182,5 +182,13 @@ pub(crate) fn to_text(cell: &Cell) -> String {
     }
 }
 
+/// Why this flow neither reads nor writes Parquet, if it does not.
+#[cfg(not(feature = "parquet"))]
+fn no_parquet() -> crate::api::StageError {
+    crate::api::StageError::new("this flow was built without Parquet")
+        .hint("build it with: cargo install --path . --features parquet")
+        .hint("or choose another format: csv, json, jsonl, sqlite")
+}
+
 #[cfg(test)]
 mod tests;

@@ -134,7 +134,7 @@ fn a_format_has_to_be_known() {
         &convert(json!({"format": "json"}), "t.txt", "k\n"),
         expect![[r#"
             t.txt: its ending names no format that can be read
-            say which it is with the parameter 'from': csv, json, jsonl or sqlite"#]],
+            say which it is with the parameter 'from': csv, json, jsonl, sqlite or parquet"#]],
     );
     assert_eq!(
         convert(json!({"format": "jsonl", "from": "csv"}), "t.txt", "k\nv\n").ok().text("table"),
@@ -162,6 +162,13 @@ fn a_format_has_to_be_known() {
 fn without_parquet_the_error_says_how_to_get_it() {
     failed(
         &convert(json!({"format": "parquet"}), "t.csv", CSV),
+        expect![[r#"
+            this flow was built without Parquet
+            build it with: cargo install --path . --features parquet
+            or choose another format: csv, json, jsonl, sqlite"#]],
+    );
+    failed(
+        &convert(json!({"format": "csv"}), "t.parquet", "PAR1"),
         expect![[r#"
             this flow was built without Parquet
             build it with: cargo install --path . --features parquet
@@ -206,7 +213,8 @@ proptest! {
         )
     ) {
         let rows: Vec<Value> = rows.iter().map(|(i, f, b, t)| json!({"i": i, "f": f, "b": b, "t": t})).collect();
-        for format in ["csv", "json", "jsonl", "sqlite"] {
+        let parquet = cfg!(feature = "parquet").then_some("parquet");
+        for format in ["csv", "json", "jsonl", "sqlite"].into_iter().chain(parquet) {
             prop_assert_eq!(through(&rows, format), json!(rows), "{}", format);
         }
     }

@@ -76,14 +76,6 @@ pub fn create(
         #[cfg(feature = "parquet")]
         WriteFormat::Parquet => Box::new(super::parquet::ToParquet::new(file()?, output, columns)?),
         #[cfg(not(feature = "parquet"))]
-        WriteFormat::Parquet => return Err(no_parquet()),
+        WriteFormat::Parquet => return Err(super::no_parquet()),
     })
-}
-
-/// Why this flow writes no Parquet, if it does not.
-#[cfg(not(feature = "parquet"))]
-fn no_parquet() -> StageError {
-    StageError::new("this flow was built without Parquet")
-        .hint("build it with: cargo install --path . --features parquet")
-        .hint("or choose another format: csv, json, jsonl, sqlite")
 }

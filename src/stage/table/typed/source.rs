@@ -22,6 +22,8 @@ pub enum ReadFormat {
     Jsonl,
     /// A table of an SQLite database.
     Sqlite,
+    /// Apache Parquet; only in a flow that was built with the feature `parquet`.
+    Parquet,
 }
 
 impl ReadFormat {
@@ -32,8 +34,9 @@ impl ReadFormat {
             Some("json") => Ok(Self::Json),
             Some("jsonl" | "ndjson") => Ok(Self::Jsonl),
             Some("sqlite" | "sqlite3" | "db") => Ok(Self::Sqlite),
+            Some("parquet") => Ok(Self::Parquet),
             _ => Err(StageError::new(format!("{}: its ending names no format that can be read", file.name))
-                .hint("say which it is with the parameter 'from': csv, json, jsonl or sqlite")),
+                .hint("say which it is with the parameter 'from': csv, json, jsonl, sqlite or parquet")),
         }
     }
 }
@@ -158,5 +161,9 @@ fn read(
         ReadFormat::Json => json::read_list(file, take),
         ReadFormat::Jsonl => json::read_lines(file, take),
         ReadFormat::Sqlite => sqlite::read(file, table, take),
+        #[cfg(feature = "parquet")]
+        ReadFormat::Parquet => super::parquet::read(file, take),
+        #[cfg(not(feature = "parquet"))]
+        ReadFormat::Parquet => Err(super::no_parquet()),
     }
 }

@@ -1,7 +1,7 @@
 //! A table of an SQLite database as a typed table. The same rows give the same bytes.
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 
 use super::source::Take;
 use super::{Cell, Column, Kind, Sink};
@@ -21,8 +21,7 @@ pub(super) fn read(
     take: &mut Take,
 ) -> Result<Vec<String>, StageError> {
     let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name));
-    let db = Connection::open_with_flags(&file.path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-    db.pragma_update(None, "cache_size", -CACHE).map_err(failed)?;
+    let db = crate::stage::sqlite::open_to_read(&file.path).map_err(failed)?;
     let table = chosen(&db, &file.name, table)?;
     // rows in the order in which they were written, where the table keeps it
     let select = format!("SELECT * FROM {}", quoted(&table));

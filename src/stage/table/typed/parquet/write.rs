@@ -1,4 +1,4 @@
-//! Parquet as a typed table: optional columns, row groups of bounded size, zstd. The same rows give the same bytes.
+//! A typed table as Parquet: optional columns, row groups of bounded size, zstd. The same rows give the same bytes.
 
 use std::fs::File;
 use std::mem::take;
@@ -11,8 +11,8 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::Type;
 
-use super::{Cell, Column, Kind, Sink, to_text};
 use crate::api::StageError;
+use crate::stage::table::typed::{Cell, Column, Kind, Sink, to_text};
 
 /// A row group ends at so many rows, or at so many bytes of text.
 const ROWS: usize = 1 << 16;
@@ -32,7 +32,7 @@ enum Values {
 }
 
 /// Writes Parquet.
-pub(super) struct ToParquet {
+pub(in crate::stage::table::typed) struct ToParquet {
     writer: SerializedFileWriter<File>,
     parts: Vec<Part>,
     rows: usize,
@@ -41,7 +41,11 @@ pub(super) struct ToParquet {
 }
 
 impl ToParquet {
-    pub(super) fn new(file: File, output: &str, columns: &[Column]) -> Result<Self, StageError> {
+    pub(in crate::stage::table::typed) fn new(
+        file: File,
+        output: &str,
+        columns: &[Column],
+    ) -> Result<Self, StageError> {
         let failed = |e: ParquetError| failed(output, &e);
         let fields: Result<Vec<Arc<Type>>, ParquetError> = columns.iter().map(field).collect();
         let schema = Type::group_type_builder("table").with_fields(fields.map_err(failed)?).build();

@@ -49,7 +49,8 @@ impl Stage for Compare {
                 side nothing is known of noise: the threshold alone decides. Two equal sources are called different in 1 - confidence of\n\
                 the comparisons.\n\
                 \n\
-                Rows whose column 'rules' names different rule sets of metrics.compute are refused: their numbers mean different things.\n\
+                Rows whose column 'rules' names different rule sets of metrics.compute are refused, and those whose column 'percentile_rule' or 'rule' names\n\
+                different rules for percentiles: their numbers mean different things.\n\
                 \n\
                 verdicts: for each key of both tables and each column of 'better' (by name) better, worse, same (not above 'threshold') or\n\
                 noise (above it, but not beyond noise), with the rule that decided (threshold, ranges, welch), the means, Welch's interval\n\

@@ -25,6 +25,11 @@ impl Rule {
             Self::FloorIndex => "floor-index",
         }
     }
+
+    /// The rule of this [`name`](Self::name).
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Linear, Self::Nearest, Self::FloorIndex].into_iter().find(|rule| rule.name() == name)
+    }
 }
 
 /// The percentile `percent` (0 to 100; what is outside counts as the nearer end) of values in ascending order without NaN, in their own unit.

@@ -363,7 +363,7 @@ fn summaries_under_different_rule_sets_are_refused() {
         expect![[r#"
             old.csv and new.csv hold numbers under different rule sets, which cannot be compared: k=b is under 'flow' in old.csv line 4, under 'aisbench' in new.csv line 3
             compute both by one rule set: the parameter 'rules' of metrics.compute
-            with 'rules' in 'on', rows are compared with those of the same rule set only"#]],
+            with 'rules' in 'on', rows are compared with those under the same one only"#]],
     );
     // whatever is compared, and among repeats as well
     let mixed = "k,repeat,rules,ttft\na,1,flow,2\na,2,vllm,2\n";
@@ -374,6 +374,25 @@ fn summaries_under_different_rule_sets_are_refused() {
     compare(with(json!({"columns": ["rules"]})), old, mixed).ok();
     compare(with(json!({})), old, "k,repeat,rules,ttft\na,1,,2\n").ok();
     compare(with(json!({})), &old.replace("flow", "x"), &old.replace("flow", "y")).ok();
+}
+
+#[test]
+fn percentiles_by_different_rules_are_refused() {
+    for column in ["percentile_rule", "rule"] {
+        let table = |rule: &str| format!("k,{column},p99\na,{rule},1\n");
+        let compared =
+            |on: Value, old: &str, new: &str| compare(json!({ "on": on }), &table(old), &table(new));
+        let error = compared(json!(["k"]), "linear", "nearest").result.unwrap_err();
+        assert_eq!(
+            error.message,
+            "old.csv and new.csv hold percentiles by different rules, which cannot be compared: k=a is under 'linear' in old.csv line 2, \
+                under 'nearest' in new.csv line 2"
+        );
+        assert!(error.hints[0].contains("'percentile_rule'") && error.hints[1].contains(column), "{error:?}");
+        compared(json!(["k"]), "nearest", "nearest").ok();
+        compared(json!(["k", column]), "linear", "nearest").ok();
+        compared(json!(["k"]), "mine", "yours").ok();
+    }
 }
 
 #[test]

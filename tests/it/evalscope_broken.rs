@@ -190,6 +190,24 @@ fn a_database_in_use_is_read_with_its_log() {
 }
 
 #[test]
+fn a_load_that_the_client_spoiled_is_named() {
+    let w = Workspace::shipped();
+    add_run(&w, "c/20260101_000000/m", "m");
+    let mut args = w.json("mine/c/20260101_000000/m/benchmark_args.json");
+    args["client_bound"] = json!(["lag"]);
+    w.write("mine/c/20260101_000000/m/benchmark_args.json", args.to_string());
+    run(&w, &w.path("mine"), &[]).ok();
+    assert_eq!(
+        problems_of(&w, "benchmark_args.json"),
+        [
+            json!({"dir": "c/20260101_000000/m", "file": "benchmark_args.json", "reason": "client_bound", "kept": true})
+        ]
+    );
+    assert_eq!(raw(&w).len(), 1);
+    run(&w, &w.path("mine"), &["--set", "strict=true"]).exits(1).says("benchmark_args.json: client_bound");
+}
+
+#[test]
 fn token_times_that_cannot_be_read_are_counted() {
     let w = Workspace::shipped();
     add_run(&w, "c/20260101_000000/m", "m");

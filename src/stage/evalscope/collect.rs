@@ -76,7 +76,7 @@ impl Stage for Collect {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn signature(&self) -> Signature {
@@ -86,8 +86,8 @@ impl Stage for Collect {
                 Keys of all versions become the same columns in seconds. Bare NaN and Infinity are understood. A damaged\n\
                 summary, args or percentile file leaves the run out; a database that is missing or cannot be read gives GPU memory 0 and keeps it;\n\
                 both are listed as problems. So are, where percentiles are asked for, requests whose list of token times is no list of numbers: it is\n\
-                left out of itl_. Of the args only model, parallel, number, max_tokens and the length of the prompt are taken:\n\
-                keys and headers stay where they are. The database is opened read-only, and as immutable where no -wal or -journal lies beside it.\n\
+                left out of itl_; and a run that flow's own load wrote although its client could not keep up. Of the args only\n\
+                model, parallel, number, max_tokens and the length of the prompt are taken: keys and headers stay where they are. The database is opened read-only, and as immutable where no -wal or -journal lies beside it.\n\
                 \n\
                 Where the database holds no GPU memory above 0 and gpu_samples.csv lies in the directory (nvidia-smi --query-gpu=timestamp,memory.used\n\
                 --format=csv), avg, max and min of that are taken, in GiB.",
@@ -225,6 +225,9 @@ fn collect(files: &Files, dir: &str, mut tally: Tally) -> Record {
     let succeeded = good.is_none_or(|count| count > 0 || requests == 0.0);
     if !succeeded {
         problem(SUMMARY, Reason::NoSuccess, true);
+    }
+    if args.get("client_bound").is_some_and(|reasons| !reasons.is_null()) {
+        problem(ARGS, Reason::ClientBound, true);
     }
     let unreadable = tally.as_ref().map_or(0, Tally::unreadable);
     if unreadable > 0 {

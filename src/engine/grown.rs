@@ -63,7 +63,7 @@ pub fn grow(
     let digest = || key::plan_digest(&graph, &mut (0..graph.nodes.len()));
     let ((texts, matched), plan_digest) = rayon::join(|| matched(&graph, &compiled), digest);
     let (Some(texts), Some(matched)) = (texts, matched) else { return Ok(None) };
-    let others = || graph.nodes.iter().enumerate().filter(|(ix, _)| matched[*ix].is_none());
+    let others = || graph.nodes.iter().enumerate().filter(|(ix, _)| !matches!(matched[*ix], Then::Same(_)));
     // what an old node and a new tool have in common no table says
     if !others().all(|(_, node)| is_plain(node)) || graph.nodes.iter().any(|node| !node.tools.is_empty()) {
         return Ok(None);
@@ -151,14 +151,22 @@ fn joined(then: Asked, now: Asked) -> Asked {
     Asked { dirs: now.dirs, files, is_dir, env }
 }
 
-/// The texts of the nodes, and for each the node of the plan that is the same; nothing of the latter if a node of the plan is gone.
-fn matched(graph: &Graph, compiled: &Compiled) -> (Option<Texts>, Option<Vec<Option<NodeIx>>>) {
-    let Some(texts) = Texts::of(graph) else { return (None, None) };
-    let same = same(graph, &texts, compiled);
-    (Some(texts), same)
+/// For each node the one of the plan with its id, and whether that is the same.
+#[derive(Clone, Copy)]
+enum Then {
+    New,
+    Changed(NodeIx),
+    Same(NodeIx),
 }
 
-fn same(graph: &Graph, texts: &Texts, compiled: &Compiled) -> Option<Vec<Option<NodeIx>>> {
+/// The texts of the nodes, and what they were; nothing of the latter if a node of the plan is gone.
+fn matched(graph: &Graph, compiled: &Compiled) -> (Option<Texts>, Option<Vec<Then>>) {
+    let Some(texts) = Texts::of(graph) else { return (None, None) };
+    let then = then(graph, &texts, compiled);
+    (Some(texts), then)
+}
+
+fn then(graph: &Graph, texts: &Texts, compiled: &Compiled) -> Option<Vec<Then>> {
     let by_id: Option<HashMap<&str, NodeIx>> =
         (0..compiled.len()).map(|ix| Some((compiled.id(ix)?, ix))).collect();
     let by_id = by_id?;
@@ -171,8 +179,8 @@ fn same(graph: &Graph, texts: &Texts, compiled: &Compiled) -> Option<Vec<Option<
     }
     let now: Vec<NodeIx> = now.into_iter().collect::<Option<_>>()?;
     let old = compiled.graph(&[]);
-    let same = |(ix, then): (NodeIx, Option<NodeIx>)| {
-        let then = then?;
+    let of = |(ix, then): (NodeIx, Option<NodeIx>)| {
+        let Some(then) = then else { return Then::New };
         let node = &graph.nodes[ix];
         let alone = node.producers.is_empty() && node.needs.is_empty();
         let equal = if alone {
@@ -182,9 +190,9 @@ fn same(graph: &Graph, texts: &Texts, compiled: &Compiled) -> Option<Vec<Option<
             renumber(&mut was, &now);
             postcard::to_stdvec(&was).is_ok_and(|was| was == texts.get(ix))
         };
-        equal.then_some(then)
+        if equal { Then::Same(then) } else { Then::Changed(then) }
     };
-    Some(then.into_iter().enumerate().map(same).collect())
+    Some(then.into_iter().enumerate().map(of).collect())
 }
 
 /// Puts the numbers of now in the place of those of the plan.
@@ -214,12 +222,7 @@ fn is_plain(node: &Node) -> bool {
 }
 
 /// The tables of the graph as it is now, with the entries that there are.
-fn tables(
-    graph: &Graph,
-    matched: &[Option<NodeIx>],
-    compiled: &Compiled,
-    entries: &HashMap<&str, u32>,
-) -> Tables {
+fn tables(graph: &Graph, matched: &[Then], compiled: &Compiled, entries: &HashMap<&str, u32>) -> Tables {
     let mut tables = Tables {
         name: graph.name.clone(),
         file: graph.file.clone(),
@@ -231,13 +234,15 @@ fn tables(
     };
     for (ix, node) in graph.nodes.iter().enumerate() {
         tables.dependents.push(graph.dependents(ix).map(|dependent| dependent as u32));
-        if let Some(then) = matched[ix] {
-            tables.weights.push(compiled.tables.weights[then]);
+        tables.weights.push(match matched[ix] {
+            Then::Same(then) | Then::Changed(then) => compiled.tables.weights[then],
+            Then::New => u32::try_from(weigh(node, &[])).unwrap_or(u32::MAX),
+        });
+        if let Then::Same(then) = matched[ix] {
             tables.takes.push(compiled.tables.takes.of(then).iter().copied());
             tables.makes.push(compiled.tables.makes.of(then).iter().copied());
             continue;
         }
-        tables.weights.push(u32::try_from(weigh(node, &[])).unwrap_or(u32::MAX));
         tables.takes.push(sources(node).filter_map(|path| entries.get(path).copied()));
         let make = |path: &str| entries.get(path).copied().unwrap_or(ABSENT);
         tables.makes.push(node.outputs.iter().map(|output| make(&output.path)));

@@ -137,6 +137,12 @@ impl Session {
         &self.run
     }
 
+    /// Closes what is open; what is only memory, of many nodes, is left to the end of the process, which frees it at once.
+    pub fn end_with_process(self) {
+        let Project { graph, asked, listed, known, loaded, .. } = self.project;
+        std::mem::forget((graph, asked, listed, known, loaded));
+    }
+
     /// The open project.
     pub fn project(&self) -> &Project {
         &self.project

@@ -1,6 +1,6 @@
 //! Why a node runs: the difference of two manifests, or another cause. Wording is separate from finding.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 
 use super::{Components, is_discovered};
@@ -48,67 +48,120 @@ pub struct Change {
 }
 
 /// Components that differ, in the order of the new manifest, gone ones last, then inputs whose files stand in another order.
-/// Empty only if both are equal, but for discovered inputs that `new` does not know yet: of components with one name (files outside the root), each is compared with its own place.
+/// Empty only if both are equal, but for discovered inputs that `new` does not know yet. Of components with one name (files outside the
+/// root) those that are the same belong together, then those that are left, one by one.
 pub fn changes(old: &Components, new: &Components) -> Vec<Change> {
     // what a depfile named is compared only where both know it
     let known = new.iter().any(|(name, _)| is_discovered(name));
-    let (mut old, new) = (numbered(old), numbered(new));
-    old.retain(|((name, _), _)| known || !is_discovered(name));
+    let old: Vec<Component<'_>> =
+        old.iter().map(component).filter(|(name, _)| known || !is_discovered(name)).collect();
+    let new: Vec<Component<'_>> = new.iter().map(component).collect();
+    let (mut old, mut new, mut out) = (&old[..], &new[..], Vec::new());
+    // mostly much is the same; what is no file has a name of its own
+    while let ([(was, before), old_rest @ ..], [(name, now), new_rest @ ..]) = (old, new)
+        && was == name
+        && (before == now || !name.contains(": "))
+    {
+        if before != now {
+            out.push(Change::new(name, Some(before), Some(now)));
+        }
+        (old, new) = (old_rest, new_rest);
+    }
+    while let ([old_rest @ .., before], [new_rest @ .., now]) = (old, new)
+        && before == now
+    {
+        (old, new) = (old_rest, new_rest);
+    }
+    let (old, new) = numbered(old, new);
     let before: HashMap<Place<'_>, &str> = old.iter().copied().collect();
     let now: HashMap<Place<'_>, &str> = new.iter().copied().collect();
-    let mut out = Vec::new();
     for (place, text) in &new {
         match before.get(place) {
             Some(old) if old == text => {}
-            old => out.push(Change {
-                component: place.0.to_owned(),
-                old: old.map(|text| (*text).to_owned()),
-                new: Some((*text).to_owned()),
-            }),
+            old => out.push(Change::new(place.0, old.copied(), Some(text))),
         }
     }
-    for (place, text) in &old {
-        if !now.contains_key(place) {
-            let component = place.0.to_owned();
-            out.push(Change { component, old: Some((*text).to_owned()), new: None });
-        }
+    for (place, text) in old.iter().filter(|(place, _)| !now.contains_key(place)) {
+        out.push(Change::new(place.0, Some(text), None));
     }
     let new_order = order(&new, &before);
     for (group, old) in order(&old, &now) {
-        if new_order.get(group) != Some(&old) {
-            out.push(Change {
-                component: format!("order.{}", group.trim_start_matches("input.")),
-                old: Some(old.join("\n")),
-                new: new_order.get(group).map(|order| order.join("\n")),
-            });
+        let new = new_order.get(group);
+        if new != Some(&old) {
+            let names = |places: &Vec<Place<'_>>| places.iter().map(file).collect::<Vec<_>>().join("\n");
+            let name = format!("order.{}", group.trim_start_matches("input."));
+            out.push(Change::new(&name, Some(&names(&old)), new.map(names).as_deref()));
         }
     }
     out
 }
 
-/// Names of the components that `other` has, too, by group.
-fn order<'c>(all: &[(Place<'c>, &str)], other: &HashMap<Place<'_>, &str>) -> BTreeMap<&'c str, Vec<&'c str>> {
-    let mut order: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (place, _) in all.iter().filter(|(place, _)| other.contains_key(place)) {
-        let (group, name) = place.0.split_once(": ").unwrap_or(("", place.0));
-        order.entry(group).or_default().push(name);
-    }
-    order
+/// A component: name and text.
+type Component<'c> = (&'c str, &'c str);
+
+fn component((name, text): &(String, String)) -> Component<'_> {
+    (name, text)
 }
 
 /// A component's name, and which of that name it is.
 type Place<'c> = (&'c str, usize);
 
-fn numbered(components: &Components) -> Vec<(Place<'_>, &str)> {
-    let mut seen: HashMap<&str, usize> = HashMap::new();
-    components
-        .iter()
-        .map(|(name, text)| {
-            let count = seen.entry(name).or_default();
+/// The name of the file.
+fn file<'c>((name, _): &Place<'c>) -> &'c str {
+    name.split_once(": ").map_or(*name, |(_, file)| file)
+}
+
+/// Components that `other` has, too, by group.
+fn order<'c>(
+    all: &[(Place<'c>, &str)],
+    other: &HashMap<Place<'_>, &str>,
+) -> BTreeMap<&'c str, Vec<Place<'c>>> {
+    let mut order: BTreeMap<&str, Vec<Place<'c>>> = BTreeMap::new();
+    for (place, _) in all.iter().filter(|(place, _)| other.contains_key(place)) {
+        order.entry(place.0.split_once(": ").map_or("", |(group, _)| group)).or_default().push(*place);
+    }
+    order
+}
+
+type Numbered<'c> = Vec<(Place<'c>, &'c str)>;
+
+/// Both with their places: a new component has that of an old one with its name and text, else that of an old one with its name that
+/// has none of the new ones, else one of its own.
+fn numbered<'c>(old: &[Component<'c>], new: &[Component<'c>]) -> (Numbered<'c>, Numbered<'c>) {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    let mut same: HashMap<Component<'c>, VecDeque<usize>> = HashMap::new();
+    let mut left: HashMap<&str, BTreeSet<usize>> = HashMap::new();
+    let mut before = Vec::with_capacity(old.len());
+    for (name, text) in old {
+        let count = counts.entry(name).or_default();
+        *count += 1;
+        before.push(((*name, *count), *text));
+        same.entry((name, text)).or_default().push_back(*count);
+        left.entry(name).or_default().insert(*count);
+    }
+    let mut found = |component: &Component<'c>| {
+        let place = same.get_mut(component)?.pop_front()?;
+        left.get_mut(component.0)?.remove(&place);
+        Some(place)
+    };
+    let found: Vec<Option<usize>> = new.iter().map(&mut found).collect();
+    let place = |((name, text), found): (&Component<'c>, Option<usize>)| {
+        let place = found.or_else(|| left.get_mut(name)?.pop_first()).unwrap_or_else(|| {
+            let count = counts.entry(name).or_default();
             *count += 1;
-            ((name.as_str(), *count), text.as_str())
-        })
-        .collect()
+            *count
+        });
+        ((*name, place), *text)
+    };
+    let now = new.iter().zip(found).map(place).collect();
+    (before, now)
+}
+
+impl Change {
+    fn new(component: &str, old: Option<&str>, new: Option<&str>) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Self { component: component.to_owned(), old: owned(old), new: owned(new) }
+    }
 }
 
 impl fmt::Display for Change {
@@ -187,6 +240,7 @@ fn is_count(change: &Change) -> bool {
 mod tests {
     use super::*;
     use expect_test::expect;
+    use proptest::prelude::*;
 
     fn components(list: &[(&str, &str)]) -> Components {
         list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -270,10 +324,51 @@ mod tests {
         );
         assert_eq!(text(&[("f", "1"), ("f", "2")], &[("f", "2"), ("f", "2")]), ["input in changed (f)"]);
         assert_eq!(text(&[("f", "1"), ("f", "2")], &[("f", "1")]), ["input in: f removed"]);
+        let three = [("f", "1"), ("f", "2"), ("f", "3")];
+        assert_eq!(text(&three, &[("f", "1"), ("f", "9"), ("f", "2"), ("f", "3")]), ["input in: f added"]);
+        assert_eq!(
+            text(&three, &[("f", "3"), ("f", "1")]),
+            ["input in: f removed", "input in: order of files changed"]
+        );
+        assert_eq!(
+            text(&three, &[("f", "3"), ("f", "8"), ("f", "1"), ("f", "9")])[..2],
+            ["input in changed (f)", "input in: f added"]
+        );
+        assert_eq!(text(&three, &[("f", "2"), ("f", "1"), ("f", "3")]), ["input in: order of files changed"]);
         assert_eq!(
             text(&[("a", "1"), ("b", "2")], &[("a", "1"), ("c", "3"), ("b", "2")]),
             ["input in: c added"]
         );
+    }
+
+    proptest! {
+        /// Nothing is different only where nothing differs, and what came and went says how many there are.
+        #[test]
+        fn as_many_as_there_are(
+            old in prop::collection::vec(("input.[ab]: [fg]", "[12]"), 0..7),
+            new in prop::collection::vec(("input.[ab]: [fg]", "[12]"), 0..7),
+        ) {
+            let found = changes(&old, &new);
+            prop_assert_eq!(found.is_empty(), groups(&old) == groups(&new), "{:?}", found);
+            let files = |change: &&Change| !change.component.starts_with("order.");
+            let came = found.iter().filter(files).filter(|change| change.old.is_none()).count();
+            let went = found.iter().filter(files).filter(|change| change.new.is_none()).count();
+            prop_assert_eq!(old.len() + came, new.len() + went);
+            // nobody is told of more than has to be: what both have is in no change
+            let mut rest = new.clone();
+            let common = old.iter().filter(|c| rest.iter().position(|r| r == *c).map(|at| rest.remove(at)).is_some()).count();
+            let told = found.iter().filter(files).filter(|change| change.new.is_some()).count();
+            prop_assert_eq!(told, new.len() - common);
+        }
+    }
+
+    /// The order among the files of one input is all that counts.
+    fn groups(all: &Components) -> BTreeMap<&str, Vec<(&str, &str)>> {
+        let mut groups: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+        for (name, text) in all {
+            groups.entry(name.split_once(": ").unwrap().0).or_default().push((name, text));
+        }
+        groups
     }
 
     #[test]

@@ -150,9 +150,10 @@ fn told(
     interrupts: engine::Interrupts,
 ) -> Result<Option<ExitCode>> {
     let observers = Observers::new(app, args, events(args)?)?;
-    let outcome = execute(app, observers, project, options, interrupts, lock, |summary| {
+    let (outcome, session) = execute(app, observers, project, options, interrupts, lock, |summary| {
         if args.json { app.json(&summary.json(app.cli.global.verbose)).map(drop) } else { Ok(()) }
     })?;
+    session.end_with_process();
     Ok(match outcome.failure {
         _ if outcome.incomplete => None,
         None => Some(ExitCode::SUCCESS),
@@ -169,7 +170,7 @@ pub(super) fn execute(
     interrupts: engine::Interrupts,
     lock: WorkspaceLock,
     tell: impl FnOnce(&Summary) -> Result<()>,
-) -> Result<RunSummary> {
+) -> Result<(RunSummary, Session)> {
     let store = Arc::clone(&project.store);
     let frozen = options.frozen;
     let mut session = Session::recovering(project, options, observers.sink(), interrupts)?;
@@ -179,7 +180,7 @@ pub(super) fn execute(
     let recorded = observers.finish();
     let outcome = result?;
     if outcome.incomplete {
-        return Ok(outcome);
+        return Ok((outcome, session));
     }
     let word = if outcome.failure.is_none() { "ok" } else { "failed" };
     if !frozen && let Some(message) = engine::on_finish(session.project(), session.run_id(), word) {
@@ -187,7 +188,7 @@ pub(super) fn execute(
     }
     tell(&observers.summary)?;
     recorded?;
-    Ok(outcome)
+    Ok((outcome, session))
 }
 
 /// The file of `--events`, made or emptied.

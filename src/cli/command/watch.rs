@@ -187,7 +187,7 @@ impl Watch<'_> {
             }
         };
         match result {
-            Ok(outcome) => list.add(outcome.seen),
+            Ok((outcome, _)) => list.add(outcome.seen),
             // what was asked wrongly is wrong until the command line is another
             Err(error) if !self.began && error.kind != Kind::Step => return Err(error),
             Err(error) => self.tell(&error),

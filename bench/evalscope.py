@@ -6,6 +6,7 @@
 cold    nothing is cached: every run directory is read, both tools write the same four tables. The tools take turns.
 added   one more run directory, then flow again: beside flow's own cold time.
 no-op   nothing changed.
+floor   no-op and `zstd -1 -T2` of the four tables: less than a run with one more directory that looks at every file and stores what it makes.
 
 The trees come from bench/evalscope_data.py (seconds of CPU per 100 MB; --tree keeps them for the next call), the peer is
 bench/evalscope_plain.py. The numbers of the tables are compared first: every cell, relative difference at most 1e-9. Files are in the page
@@ -24,6 +25,7 @@ import evalscope_data
 from compare import HERE, once
 
 TABLES = ["summary_raw.csv", "summary_stats.csv"]
+ALL_TABLES = " ".join(f"out/summary_{name}.{form}" for name in ("raw", "stats") for form in ("csv", "json"))
 
 
 def table(path):
@@ -100,11 +102,12 @@ def measure(opt, style, base):
     cold = [bench.cold() for _ in range(opt.runs)]
     cells = checked(bench.work)
     flow, script = [run[0] for run in cold], [run[1] for run in cold]
-    noop, added, tops = [], [], []
+    noop, added, packed, tops = [], [], [], []
     try:
         for index in bench.coming:
             once(bench.flow, bench.work)
             noop.append(once(bench.flow, bench.work))
+            packed.append(once(f"zstd -q -1 -T2 -c {ALL_TABLES}", bench.work))
             tops.append(bench.added(index))
             added.append(once(bench.flow, bench.work))
         once(bench.script, bench.work)
@@ -123,6 +126,8 @@ def measure(opt, style, base):
     for name, runs, aim in [("one added", added, " (aim 20)"), ("no-op", noop, "")]:
         ratios = [middle(flow, what) / middle(runs, what) for what in (0, 1)]
         print(f"flow cold / {name}: CPU {ratios[0]:.1f}, wall {ratios[1]:.1f}{aim}")
+    floor = [middle(noop, what) + middle(packed, what) for what in (0, 1)]
+    print(f"flow cold / floor: CPU {middle(flow, 0) / floor[0]:.1f}, wall {middle(flow, 1) / floor[1]:.1f}")
     print(f"peak memory of flow: {max(run[2] for run in flow + added + noop):.0f} MiB (aim 64)\n", flush=True)
 
 

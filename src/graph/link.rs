@@ -26,18 +26,7 @@ pub(super) fn link(
     let linker =
         Linker { request, faults: std::cell::RefCell::default(), matches: std::cell::RefCell::default() };
     linker.outputs(&mut graph);
-    let dirs: Vec<(String, NodeIx, usize)> = graph
-        .nodes
-        .iter()
-        .enumerate()
-        .flat_map(|(ix, node)| {
-            node.outputs
-                .iter()
-                .enumerate()
-                .filter(|(_, output)| output.dir)
-                .map(move |(o, output)| (output.path.clone(), ix, o))
-        })
-        .collect();
+    let dirs = Dirs::of(&graph);
     let mut sorted: Vec<(String, NodeIx, usize)> = graph
         .nodes
         .iter()
@@ -162,7 +151,7 @@ impl Linker<'_> {
             }
         }
         // by components, so that what lies in a directory follows it at once
-        all.sort_by(|a, b| a.0.split('/').cmp(b.0.split('/')).then(a.1.cmp(&b.1)));
+        all.sort_by_cached_key(|(path, ix, _)| (path.replace('/', "\0"), *ix));
         let name = |(_, ix, o): &(&str, NodeIx, usize)| {
             let node = &graph.nodes[*ix];
             format!("output '{}' of {}", node.outputs[*o].name, node.id)
@@ -206,7 +195,7 @@ impl Linker<'_> {
         graph: &Graph,
         ix: NodeIx,
         draft: &Draft,
-        dirs: &[(String, NodeIx, usize)],
+        dirs: &Dirs,
         sorted: &[(String, NodeIx, usize)],
     ) -> Vec<Input> {
         let mut out = Vec::new();
@@ -237,8 +226,7 @@ impl Linker<'_> {
                 if path.is_empty() || path == "." || node.outputs.iter().any(|o| o.path == path) {
                     continue;
                 }
-                let made =
-                    graph.made_by.contains_key(&path) || dirs.iter().any(|(dir, ..)| lies_in(&path, dir));
+                let made = graph.made_by.contains_key(&path) || dirs.around(&path).is_some();
                 let listing = self.request.listing;
                 let plain = || listing.is_file(&path) && !listing.published(&path) && !listing.hidden(&path);
                 let program = *place == 0 && !text.contains('/');
@@ -261,7 +249,7 @@ impl Linker<'_> {
         &self,
         graph: &Graph,
         pattern: &Pattern,
-        dirs: &[(String, NodeIx, usize)],
+        dirs: &Dirs,
         sorted: &[(String, NodeIx, usize)],
     ) -> Rc<Vec<Item>> {
         let name = pattern.identity();
@@ -281,8 +269,7 @@ impl Linker<'_> {
         }
         for path in pattern.walk(self.request.listing) {
             let declared = graph.made_by.contains_key(&path);
-            let within = dirs.iter().any(|(dir, ..)| lies_in(&path, dir));
-            if !declared && !within && !self.request.listing.published(&path) {
+            if !declared && dirs.around(&path).is_none() && !self.request.listing.published(&path) {
                 found.push((path.clone(), Item::Source { path, inside: Vec::new() }));
             }
         }
@@ -298,22 +285,22 @@ impl Linker<'_> {
         graph: &Graph,
         taker: NodeIx,
         path: &str,
-        dirs: &[(String, NodeIx, usize)],
+        dirs: &Dirs,
         sorted: &[(String, NodeIx, usize)],
     ) -> Vec<Item> {
         let path = normal(path);
         if let Some(made) = graph.made_by.get(&path) {
             return made.iter().map(|(node, output)| Item::Made { node: *node, output: *output }).collect();
         }
-        if let Some((dir, node, output)) = dirs.iter().find(|(dir, ..)| lies_in(&path, dir)) {
-            if graph.nodes[*node].outputs[*output].append {
+        if let Some((dir, node, output)) = dirs.around(&path) {
+            if graph.nodes[node].outputs[output].append {
                 // any of those that add to it may be the one that makes this entry
                 let makers = graph.made_by.get(dir).into_iter().flatten().map(|(node, _)| *node);
                 let inside: BTreeSet<NodeIx> = makers.filter(|maker| *maker != taker).collect();
                 return vec![Item::Source { path, inside: inside.into_iter().collect() }];
             }
             let sub = path[dir.len() + 1..].to_owned();
-            return vec![Item::Within { node: *node, output: *output, sub }];
+            return vec![Item::Within { node, output, sub }];
         }
         let below = if path.is_empty() { String::new() } else { format!("{path}/") };
         let inside: BTreeSet<NodeIx> = starting_with(sorted, &below)
@@ -447,6 +434,28 @@ impl Linker<'_> {
     }
 }
 
+/// Outputs that are directories, by path; of those that several nodes add to, that of the first.
+struct Dirs(HashMap<String, (NodeIx, usize)>);
+
+impl Dirs {
+    fn of(graph: &Graph) -> Self {
+        let mut dirs = HashMap::new();
+        for (ix, node) in graph.nodes.iter().enumerate() {
+            for (o, output) in node.outputs.iter().enumerate().filter(|(_, output)| output.dir) {
+                dirs.entry(output.path.clone()).or_insert((ix, o));
+            }
+        }
+        Self(dirs)
+    }
+
+    /// The one in which `path` lies.
+    fn around<'p>(&self, path: &'p str) -> Option<(&'p str, NodeIx, usize)> {
+        let mut outer =
+            std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(outer, _)| outer)).skip(1);
+        outer.find_map(|dir| self.0.get(dir).map(|(node, output)| (dir, *node, *output)))
+    }
+}
+
 /// Of sorted outputs those whose paths begin with `text`.
 fn starting_with<'s>(
     sorted: &'s [(String, NodeIx, usize)],
@@ -454,8 +463,4 @@ fn starting_with<'s>(
 ) -> impl Iterator<Item = &'s (String, NodeIx, usize)> {
     let from = sorted.partition_point(|(path, ..)| path.as_str() < text);
     sorted[from..].iter().take_while(move |(path, ..)| path.starts_with(text))
-}
-
-fn lies_in(path: &str, dir: &str) -> bool {
-    path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
 }

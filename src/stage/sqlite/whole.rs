@@ -33,14 +33,14 @@ impl Drop for Bytes {
 impl Bytes {
     /// Of a file that is neither long nor short; `None` of others.
     fn read(path: &Path) -> Option<Self> {
-        let file = File::open(path).ok()?;
-        let size = file.metadata().ok().filter(Metadata::is_file)?.len();
+        // to open a pipe would wait for its writer
+        let size = std::fs::metadata(path).ok().filter(Metadata::is_file)?.len();
         if !(HEADER..=MOST).contains(&size) {
             return None;
         }
         let mut bytes = Self(spare().pop().unwrap_or_default());
         bytes.0.clear();
-        file.take(size).read_to_end(&mut bytes.0).ok()?;
+        File::open(path).ok()?.take(MOST + 1).read_to_end(&mut bytes.0).ok()?;
         (bytes.0.len() as u64 == size).then_some(bytes)
     }
 }

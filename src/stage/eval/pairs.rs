@@ -57,7 +57,7 @@ impl Stage for Pairs {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -66,8 +66,8 @@ impl Stage for Pairs {
                 \n\
                 Pairs are in the order of the rows. An id that stands twice in a file is an error. Rows without an output and outputs without a row are an\n\
                 error, or counted and left out: rows = pairs + without_output, outputs = pairs + without_row. No pair at all is an error either way. An id\n\
-                that is a number is another one than the same digits as text. prompt_tokens and new_tokens are the sums over the pairs, null unless\n\
-                every output has them.",
+                that is a number is another one than the same digits as text. prompt_tokens and new_tokens are the sums over all outputs, those without a row too:\n\
+                they were made in the same time. They are null unless every output has them.",
         )
         .input("rows", "JSONL: {\"id\", TARGET, ...}")
         .input_list("outputs", "JSONL: {\"id\", PREDICTION, \"prompt_tokens\", \"new_tokens\"}, of one or more files")
@@ -91,17 +91,18 @@ impl Stage for Pairs {
         let rows = in_order(members(rows, &params.target)?)?;
         let (mut pairs, mut missing) = (Vec::new(), Vec::new());
         let mut tokens = [Some(0_u64); 2];
+        for output in by_id.values() {
+            for (sum, name) in tokens.iter_mut().zip(["prompt_tokens", "new_tokens"]) {
+                let these = tokens_of(output.rest.get(name), name, &output.place)?;
+                *sum = sum.zip(these).map(|(sum, tokens)| sum + tokens);
+            }
+        }
         let mut made = 0_u64;
         for row @ Member { id, text: target, .. } in &rows {
             let Some(output) = by_id.remove(&id.to_string()) else {
                 missing.push(row);
                 continue;
             };
-            for (sum, name) in tokens.iter_mut().zip(["prompt_tokens", "new_tokens"]) {
-                *sum = sum
-                    .zip(tokens_of(output.rest.get(name), name, &output.place)?)
-                    .map(|(sum, tokens)| sum + tokens);
-            }
             write_line(
                 &mut pairs,
                 &json!({ "id": id, "target": target, "prediction": output.text }),
@@ -200,6 +201,9 @@ fn members(file: &InputFile, name: &str) -> Result<Vec<Member>, StageError> {
         };
         let id = rest.remove("id").filter(|id| id.is_string() || id.is_number());
         let id = id.ok_or_else(|| missing("id", "a text or a number"))?;
+        if id.as_f64().is_some_and(|x| id.is_f64() && x.fract() == 0.0) {
+            return Err(missing("id", "a whole number of at most 64 bits: write longer ones as text"));
+        }
         let Some(Value::String(text)) = rest.remove(name) else { return Err(missing(name, "a text")) };
         out.push(Member { id, text, rest, place });
     }
@@ -296,6 +300,21 @@ mod tests {
         assert_eq!(
             error(json!({}), &["{\"prediction\": \"a\"}"]),
             "o0.jsonl:1: member 'id': expected a text or a number"
+        );
+    }
+
+    #[test]
+    fn tokens_are_those_of_the_whole_run() {
+        let outputs = "{\"id\": 1, \"prediction\": \"a\", \"new_tokens\": 2}\n{\"id\": 9, \"prediction\": \"b\", \"new_tokens\": 5}\n";
+        let done = run(json!({"on_unmatched": "skip"}), ROWS, &[outputs]).ok();
+        assert_eq!(
+            (&done.json("counts")["pairs"], &done.json("counts")["new_tokens"]),
+            (&json!(1), &json!(7))
+        );
+        let long = "{\"id\": 123456789012345678901, \"prediction\": \"a\"}\n";
+        assert_eq!(
+            run(json!({}), ROWS, &[long]).result.unwrap_err().message,
+            "o0.jsonl:1: member 'id': expected a whole number of at most 64 bits: write longer ones as text"
         );
     }
 

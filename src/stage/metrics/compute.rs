@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::measured::Origin;
-use super::recorded;
+use super::recorded::{self, Clocks};
 use super::row;
 use super::rules::Rules;
 use super::slo::Slo;
@@ -52,7 +52,7 @@ impl Stage for Compute {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -60,10 +60,11 @@ impl Stage for Compute {
             "TTFT, TPOT, ITL, latency, throughput and goodput of raw requests, by the definitions of one tool.\n\
                 \n\
                 Rows are pooled before anything is computed: percentiles are never averaged. A row is {\"id\", \"send\", \"events\": [[t, tokens, kind]],\n\
-                \"input_tokens\", \"output_tokens\", \"success\", \"error\"}, times in seconds on one clock, kind one of head, role, reasoning, content,\n\
-                usage, done, error, data (not recorded: rule set aisbench only). Requests that failed, and those that the rule set takes for\n\
+                \"input_tokens\", \"output_tokens\", \"success\", \"error\", \"end\"}, times in seconds on one clock, kind one of head, role, reasoning,\n\
+                content, usage, done, error, data (not recorded: rule set aisbench only); end: when the request was over, if that is later than the\n\
+                last event (a failure, too: it counts for the duration of flow, vllm and evalscope-old). Loads of llm.load have to be of one host and boot. Requests that failed, and those that the rule set takes for\n\
                 failed, are counted by reason and enter no latency. std is that of the values themselves (divided by n). Goodput: successful\n\
-                requests that keep all limits, per second; without a second token a request keeps every limit of TPOT.\n\
+                requests that keep all limits, per second; without a second token a request keeps every limit of TPOT. Tokens that are not known of every success are null, so is what is made of them.\n\
                 client_bound is there if the client spoiled one of the loads, and says how.",
         )
         .input_list("requests", "JSON Lines, or SQLite with a table requests (events as JSON text); the rows of all files are pooled")
@@ -91,10 +92,13 @@ impl Stage for Compute {
         let params: Params = ctx.params()?;
         let origin = params.from;
         let asked = params.asked();
-        let (mut rows, mut spoiled) = (Vec::new(), Vec::new());
+        let (mut rows, mut spoiled, mut clocks) = (Vec::new(), Vec::new(), Clocks::default());
         for file in ctx.files("requests") {
             rows.extend(row::read_from(file, origin)?);
-            spoiled.extend(recorded::spoiled_file(file)?);
+            if let Some((clock, why)) = recorded::measured_by(file)? {
+                clocks.add(&file.name, clock)?;
+                spoiled.extend(why);
+            }
         }
         let mut summary = summarize(&rows, &asked).map_err(|message| {
             let hint = match message.starts_with("window") {
@@ -197,14 +201,14 @@ mod tests {
         let path = dir.path().join("r.db");
         let db = rusqlite::Connection::open(&path).unwrap();
         db.execute_batch(
-            "CREATE TABLE requests(id, send, events, input_tokens, output_tokens, success, error)",
+            "CREATE TABLE requests(id, send, events, input_tokens, output_tokens, success, error, \"end\")",
         )
         .unwrap();
         for line in ROWS.lines().filter(|line| !line.is_empty()) {
             let row: Value = serde_json::from_str(line).unwrap();
             let tokens = |name: &str| row[name].as_i64();
             db.execute(
-                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 rusqlite::params![
                     row["id"].as_i64(),
                     row["send"].as_f64(),
@@ -212,15 +216,42 @@ mod tests {
                     tokens("input_tokens"),
                     tokens("output_tokens"),
                     row["success"].as_bool(),
-                    row["error"].as_str()
+                    row["error"].as_str(),
+                    row["end"].as_f64()
                 ],
             )
             .unwrap();
         }
         drop(db);
-        let done =
-            Bench::new(&Compute, json!({ "rules": "aisbench" })).path("requests", &path).run(&["summary"]);
-        assert_eq!(done.ok().json("summary"), summary(json!({ "rules": "aisbench" })));
+        for rules in ["aisbench", "flow"] {
+            let with = json!({ "rules": rules });
+            let done = Bench::new(&Compute, with.clone()).path("requests", &path).run(&["summary"]);
+            assert_eq!(done.ok().json("summary"), summary(with));
+        }
+    }
+
+    #[test]
+    fn tokens_that_are_not_known_are_no_zeros() {
+        let rows = ROWS
+            .replace("\"output_tokens\": 1,", "\"output_tokens\": null,")
+            .replace("[101.5, 1,", "[101.5, null,");
+        let with = json!({ "slo": { "tpot": 0.5 } });
+        let found = Bench::new(&Compute, with)
+            .file("requests", "r.jsonl", &rows)
+            .run(&["summary"])
+            .ok()
+            .json("summary");
+        assert_eq!(found["counts"]["without_token_counts"], json!(1));
+        let throughput = &found["throughput"];
+        assert_eq!(
+            (
+                &throughput["input_tokens"],
+                &throughput["output_tokens"],
+                &throughput["total_tokens_per_second"]
+            ),
+            (&json!(30), &json!(null), &json!(null))
+        );
+        assert_eq!(found["goodput"]["good"], json!(null));
     }
 
     #[test]

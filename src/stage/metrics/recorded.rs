@@ -44,6 +44,55 @@ impl Clock {
     }
 }
 
+/// What two clocks of one host may have drifted apart, ns: more, and the host was started again or its clock was set.
+const DRIFT: i64 = 5_000_000_000;
+
+/// The clocks of loads whose times are taken together.
+#[derive(Debug, Default)]
+pub struct Clocks(Vec<(String, Clock)>);
+
+impl Clocks {
+    /// Adds that of a load.
+    ///
+    /// # Errors
+    /// Its times cannot be compared with those of an earlier one, or it is the same load again.
+    pub fn add(&mut self, name: &str, clock: Clock) -> Result<(), StageError> {
+        for (other, known) in &self.0 {
+            let offset = |clock: &Clock| clock.unix.saturating_sub(clock.monotonic);
+            let what = if *known == clock {
+                "are one load".to_owned()
+            } else if known.host != clock.host {
+                format!("were measured on {} and {}: their times cannot be compared", known.host, clock.host)
+            } else if offset(known).saturating_sub(offset(&clock)).saturating_abs() > DRIFT {
+                format!(
+                    "are of {} before and after it was started again or its clock was set: their times cannot be compared",
+                    clock.host
+                )
+            } else {
+                continue;
+            };
+            return Err(StageError::new(format!("{other} and {name} {what}")).hint(
+                "loads of one machine are taken together; bench.merge brings those of several to one clock",
+            ));
+        }
+        self.0.push((name.to_owned(), clock));
+        Ok(())
+    }
+}
+
+/// The clock of a file of requests, and why the client spoiled the load, if it did; `None` of a file that is no table of `llm.load`.
+pub fn measured_by(file: &InputFile) -> Result<Option<(Clock, Option<String>)>, StageError> {
+    if !sqlite::is_database(&file.path) {
+        return Ok(None);
+    }
+    let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name));
+    let db = sqlite::open_input(file)?;
+    if !measured::is_measured(&db).map_err(failed)? {
+        return Ok(None);
+    }
+    Ok(Some((clock(&db).map_err(failed)?, spoiled(&db).map_err(failed)?)))
+}
+
 /// A whole load, read once.
 #[derive(Debug)]
 pub struct Load {
@@ -66,7 +115,7 @@ impl Load {
         let failed = |e: rusqlite::Error| {
             StageError::new(format!("{}: {e}", file.name)).hint("expected the output 'requests' of llm.load")
         };
-        let db = sqlite::open_to_read(&file.path).map_err(failed)?;
+        let db = sqlite::open_input(file)?;
         let rows = measured::rows(&db, Origin::Send)
             .map_err(failed)?
             .map_err(|message| StageError::new(format!("{}: {message}", file.name)))?;
@@ -103,19 +152,34 @@ fn spoiled(db: &Connection) -> rusqlite::Result<Option<String>> {
     db.query_row("SELECT reasons FROM self_check WHERE client_bound LIMIT 1", [], |row| row.get(0)).optional()
 }
 
-/// The same of a file of requests; of one that is no table of `llm.load` nothing is known.
-pub fn spoiled_file(file: &InputFile) -> Result<Option<String>, StageError> {
-    if !sqlite::is_database(&file.path) {
-        return Ok(None);
-    }
-    let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name));
-    let db = sqlite::open_to_read(&file.path).map_err(failed)?;
-    spoiled(&db).map_err(failed)
-}
-
 /// The clock before the load.
 fn clock(db: &Connection) -> rusqlite::Result<Clock> {
     db.query_row("SELECT host, monotonic_ns, unix_ns FROM clock LIMIT 1", [], |row| {
         Ok(Clock { host: row.get(0)?, monotonic: row.get(1)?, unix: row.get(2)? })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_cannot_be_compared() {
+        let clock = |host: &str, monotonic: i64, unix: i64| Clock { host: host.to_owned(), monotonic, unix };
+        let mut clocks = Clocks::default();
+        clocks.add("a", clock("x", 5, 1_000_000_000_000)).unwrap();
+        // later on the same host, its clock a little corrected
+        clocks.add("b", clock("x", 7_000_000_005, 1_007_100_000_000)).unwrap();
+        let mut why =
+            |host, monotonic, unix| clocks.add("c", clock(host, monotonic, unix)).unwrap_err().message;
+        assert_eq!(
+            why("y", 6, 1_000_000_000_001),
+            "a and c were measured on x and y: their times cannot be compared"
+        );
+        assert_eq!(why("x", 5, 1_000_000_000_000), "a and c are one load");
+        assert_eq!(
+            why("x", 5, 1_090_000_000_000),
+            "a and c are of x before and after it was started again or its clock was set: their times cannot be compared"
+        );
+    }
 }

@@ -146,7 +146,9 @@ impl Rules {
             _ => last.0,
         };
         let (ttft, e2el) = (first.0 - start, end - start);
-        let counted = || marked.iter().map(|event| event.1).sum::<Option<u64>>();
+        // the tokens of the text are the same whatever a rule set measures
+        let text = |event: &&Event| matches!(event.2, Kind::Reasoning | Kind::Content | Kind::Data);
+        let counted = || row.events.iter().filter(text).map(|event| event.1).sum::<Option<u64>>();
         let output = row.output_tokens.or_else(counted);
         let after_first = output.filter(|tokens| *tokens > 1).map(|tokens| (tokens - 1) as f64);
         let tpot = match self {
@@ -263,6 +265,13 @@ mod tests {
         assert_eq!(fails(Rules::Flow, &refused), "503");
         let tokens = Row { output_tokens: None, ..row() };
         assert_eq!(Rules::Flow.timing(&tokens).unwrap().output, Some(6));
-        assert_eq!(Rules::Vllm.timing(&tokens).unwrap().output, None, "chunks without text were not counted");
+        assert_eq!(
+            Rules::Vllm.timing(&tokens).unwrap().output,
+            Some(6),
+            "chunks without text have no tokens"
+        );
+        let uncounted = |event: &Event| Event(event.0, None, event.2);
+        let tokens = Row { events: tokens.events.iter().map(uncounted).collect(), ..tokens };
+        assert_eq!(Rules::Vllm.timing(&tokens).unwrap().output, None);
     }
 }

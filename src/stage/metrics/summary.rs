@@ -146,24 +146,31 @@ fn quantities(timings: &[Timing]) -> Vec<(&'static str, Vec<f64>)> {
 }
 
 /// Of the successes, per second of the run. `concurrency`: mean number in flight, the sum of their latencies over the duration (Little's law).
+/// Tokens are `null` where those of a success are not known: a sum without them would be too small.
 fn throughput(timings: &[Timing], duration: Option<f64>) -> Value {
-    let input: u64 = timings.iter().filter_map(|t| t.input).sum();
-    let output: u64 = timings.iter().filter_map(|t| t.output).sum();
+    let input: Option<u64> = timings.iter().map(|t| t.input).sum();
+    let output: Option<u64> = timings.iter().map(|t| t.output).sum();
+    let total = input.zip(output).map(|(input, output)| input + output);
     let per_second = |amount: f64| duration.filter(|d| *d > 0.0).map(|duration| amount / duration);
+    let tokens_per_second = |tokens: Option<u64>| per_second(tokens? as f64);
     json!({
         "duration": duration,
         "requests_per_second": per_second(timings.len() as f64),
         "input_tokens": input,
         "output_tokens": output,
-        "input_tokens_per_second": per_second(input as f64),
-        "output_tokens_per_second": per_second(output as f64),
-        "total_tokens_per_second": per_second((input + output) as f64),
+        "input_tokens_per_second": tokens_per_second(input),
+        "output_tokens_per_second": tokens_per_second(output),
+        "total_tokens_per_second": tokens_per_second(total),
         "concurrency": per_second(sum(timings.iter().map(|t| t.e2el))),
     })
 }
 
-/// Requests that keep all limits; a failed one keeps none. One without a second token keeps every limit of TPOT.
+/// Requests that keep all limits; a failed one keeps none. One without a second token keeps every limit of TPOT. `null` where TPOT has a limit and the
+/// tokens of a success are not known.
 fn goodput(timings: &[Timing], slo: Slo, total: usize, duration: Option<f64>) -> Value {
+    if slo.tpot.is_some() && timings.iter().any(|t| t.tpot.is_none() && t.output.is_none()) {
+        return json!({ "slo": slo, "good": null, "share": null, "requests_per_second": null });
+    }
     let keeps = |t: &&Timing| {
         let tpot = t.tpot.or(t.output.filter(|tokens| *tokens <= 1).map(|_| 0.0));
         slo.keeps(Some(t.ttft), tpot, Some(t.e2el))

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::api::{InputFile, StageError};
 use whole::Bytes;
 
 /// KiB of pages that are kept. A scan asks for each page once: copied into few buffers it is in the processor's cache when it is looked
@@ -38,14 +39,42 @@ pub(super) fn is_database(path: &Path) -> bool {
         && magic == *b"SQLite format 3\0"
 }
 
+/// Opens a database that is an input by itself: what lies in a -wal or -journal beside it is no part of the input, so whether it changed
+/// would not be seen.
+///
+/// # Errors
+/// Such a file lies beside it and holds something; it cannot be opened.
+pub(super) fn open_input(file: &InputFile) -> Result<Database, StageError> {
+    for ending in ["-wal", "-journal"] {
+        let beside = named(&file.path, ending);
+        // a journal that begins with a 0 is one that was committed
+        let mut first = [0];
+        let is_file = std::fs::metadata(&beside).is_ok_and(|meta| meta.is_file());
+        if is_file
+            && File::open(&beside).and_then(|mut file| file.read_exact(&mut first)).is_ok()
+            && first != [0]
+        {
+            return Err(StageError::new(format!(
+                "{}: {}{ending} lies beside it, with changes that are not in the file and no part of this input",
+                file.name,
+                file.file_name()
+            ))
+            .hint("end what writes it, then: sqlite3 FILE 'PRAGMA wal_checkpoint(TRUNCATE)'"));
+        }
+    }
+    open_to_read(&file.path).map_err(|e| StageError::new(format!("{}: {e}", file.name)))
+}
+
+fn named(path: &Path, ending: &str) -> OsString {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name
+}
+
 /// Opens a database. Nothing is written, and nothing is locked where nobody else can be writing: where neither -wal nor -journal lies
 /// beside it.
 pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Database> {
-    let beside = |ending: &str| {
-        let mut name = OsString::from(path);
-        name.push(ending);
-        std::fs::symlink_metadata(name).is_ok()
-    };
+    let beside = |ending: &str| std::fs::symlink_metadata(named(path, ending)).is_ok();
     let quiet = !beside("-wal") && !beside("-journal");
     if quiet && let Some((connection, bytes)) = whole::open(path) {
         return Ok(Database { connection, _bytes: bytes });
@@ -148,5 +177,14 @@ mod tests {
         writer.execute("INSERT INTO t VALUES (10, 'y')", []).unwrap();
         assert!(dir.path().join("open-wal").exists());
         assert_eq!(sum(&path).unwrap(), (11, 10_001));
+        // by itself it is not what it holds
+        let file = InputFile { path, name: "in/open".into() };
+        let error = |file| open_input(file).err().map(|error| error.message);
+        assert_eq!(
+            error(&file).unwrap(),
+            "in/open: open-wal lies beside it, with changes that are not in the file and no part of this input"
+        );
+        drop(writer);
+        assert_eq!(error(&file), None);
     }
 }

@@ -1,7 +1,5 @@
 //! Requests in a SQLite database: a table `requests` whose columns are the members of a row. Unaware of what is computed of them.
 
-use std::path::Path;
-
 use rusqlite::types::{FromSql, ValueRef};
 use serde_json::Value;
 
@@ -11,10 +9,10 @@ use crate::stage::metrics::measured;
 use crate::stage::sqlite;
 
 /// What to say of a database that is another one.
-const EXPECTED: &str = "expected a table requests(id, send, events, input_tokens, output_tokens, success, error), events as JSON text";
+const EXPECTED: &str = "expected a table requests(id, send, events, input_tokens, output_tokens, success, error[, end, pod, data_abbr, uuid]), events as JSON text";
 
-/// The columns that are read, and what each holds.
-const COLUMNS: [(&str, &str); 7] = [
+/// The columns that are read, and what each holds. A table may lack those from [`OPTIONAL`] on.
+const COLUMNS: [(&str, &str); 11] = [
     ("id", "a whole number or text"),
     ("send", "a number"),
     ("events", "JSON as text"),
@@ -22,17 +20,30 @@ const COLUMNS: [(&str, &str); 7] = [
     ("output_tokens", "a whole number from 0 on"),
     ("success", "0 or 1"),
     ("error", "text"),
+    ("end", "a number"),
+    ("pod", "text"),
+    ("data_abbr", "text"),
+    ("uuid", "text"),
 ];
+
+/// The first column that a table may lack.
+const OPTIONAL: usize = 7;
 
 /// The rows in the order of their rowid; those of `llm.load` count from `origin`.
 pub(super) fn read(file: &InputFile, origin: measured::Origin) -> Result<Vec<Row>, StageError> {
     let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name)).hint(EXPECTED);
-    let db = sqlite::open_to_read(Path::new(&file.path)).map_err(failed)?;
+    let db = sqlite::open_input(file)?;
     if measured::is_measured(&db).map_err(failed)? {
         let rows = measured::rows(&db, origin).map_err(failed)?;
         return rows.map_err(|message| StageError::new(format!("{}: {message}", file.name)));
     }
-    let names = COLUMNS.map(|(name, _)| name).join(", ");
+    let mut names = Vec::with_capacity(COLUMNS.len());
+    for (place, (name, _)) in COLUMNS.into_iter().enumerate() {
+        let there = place < OPTIONAL || db.column_exists(None, "requests", name).map_err(failed)?;
+        // not in quotes: what names no column would be text
+        names.push(if there { format!("requests.[{name}]") } else { "NULL".to_owned() });
+    }
+    let names = names.join(", ");
     let mut select =
         db.prepare(&format!("SELECT {names}, rowid FROM requests ORDER BY rowid")).map_err(failed)?;
     let mut found = select.query([]).map_err(failed)?;
@@ -57,16 +68,16 @@ pub(super) fn read(file: &InputFile, origin: measured::Origin) -> Result<Vec<Row
         let row = Row {
             id,
             send: cells.get(1)?,
-            end: None,
+            end: cells.get(7)?,
             events: serde_json::from_str(&events)
                 .map_err(|e| StageError::not_json(&cells.place_of(2), events.as_bytes(), &e))?,
             input_tokens: tokens(3)?,
             output_tokens: tokens(4)?,
             success: cells.get(5)?,
             error: cells.get(6)?,
-            pod: None,
-            data_abbr: None,
-            uuid: None,
+            pod: cells.get(8)?,
+            data_abbr: cells.get(9)?,
+            uuid: cells.get(10)?,
             place: None,
         };
         if let Some(fault) = row.fault() {

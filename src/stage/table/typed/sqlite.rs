@@ -21,7 +21,7 @@ pub(super) fn read(
     take: &mut Take,
 ) -> Result<Vec<String>, StageError> {
     let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name));
-    let db = crate::stage::sqlite::open_to_read(&file.path).map_err(failed)?;
+    let db = crate::stage::sqlite::open_input(file)?;
     let table = chosen(&db, &file.name, table)?;
     // rows in the order in which they were written, where the table keeps it
     let select = format!("SELECT * FROM {}", quoted(&table));

@@ -11,7 +11,7 @@ use crate::base::files;
 use crate::graph::Entry;
 
 /// Changes with the layout.
-const MAGIC: &[u8; 16] = b"flow listings  1";
+const MAGIC: &[u8; 16] = b"flow listings  2";
 
 /// Directories with their entries, as text.
 #[derive(Clone, Debug, Default)]

@@ -64,7 +64,15 @@ impl Disk {
     /// Notes what was found, and says it.
     fn found(&self, dir: &str, found: Found) -> Arc<[Entry]> {
         let Found { stat, entries, odd } = found;
-        self.asked.borrow_mut().dirs.insert(dir.to_owned(), stat);
+        let mut asked = self.asked.borrow_mut();
+        asked.dirs.insert(dir.to_owned(), stat);
+        // what a link leads to may come without a change of the directory
+        for entry in entries.iter().filter(|entry| entry.link && !entry.there) {
+            let path = crate::graph::join(dir, &entry.name);
+            asked.files.insert(path.clone(), false);
+            asked.is_dir.insert(path, false);
+        }
+        drop(asked);
         self.odd.borrow_mut().extend(odd);
         self.listed.borrow_mut().insert(dir.to_owned(), Arc::clone(&entries));
         entries
@@ -110,8 +118,15 @@ fn read(dir: &str, place: &Path, known: &HashMap<String, (Stat, Arc<[Entry]>)>) 
             }
         };
         let kind = entry.file_type().ok()?;
-        let dir = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
-        Some(Entry { name, dir, link: kind.is_symlink() })
+        // where it leads
+        let kind_there = if kind.is_symlink() {
+            entry.path().metadata().map(|meta| meta.file_type()).ok()
+        } else {
+            Some(kind)
+        };
+        let dir = kind_there.is_some_and(|kind| kind.is_dir());
+        let there = dir || kind_there.is_some_and(|kind| kind.is_file());
+        Some(Entry { name, dir, link: kind.is_symlink(), there })
     };
     let entries = entries.flatten().filter_map(entry).collect();
     Found { stat, entries, odd }

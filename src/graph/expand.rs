@@ -255,6 +255,15 @@ impl Expander<'_> {
         let mut outputs = Vec::new();
         for (name, declared) in &step.outputs {
             let text = self.known_text(&declared.path, &format!("the path of output '{name}'"), &paths)?;
+            if let Some((axis, value)) = combo.climbs().filter(|_| climbs(&text)) {
+                let message = format!(
+                    "output '{name}' of {id}: '..' in ${{matrix.{axis}}} ({value}) leads out of the directory before it: {}",
+                    normal(&text)
+                );
+                let hint = "give that value as an absolute path, or put another axis into the path";
+                self.fault(declared.path.span.or(step.span), message, Some(hint.to_owned()));
+                return None;
+            }
             let text = if step.repeats.is_some() && !uses_repeat(&declared.path) {
                 suffixed(&text, &combo.axes["repeat"].text)
             } else {
@@ -341,6 +350,11 @@ impl Expander<'_> {
         self.drafts.borrow_mut().push(Draft { inputs, argv });
         Some(nodes.len() - 1)
     }
+}
+
+/// Whether a path goes back behind a directory that it names.
+fn climbs(path: &str) -> bool {
+    path.split('/').skip_while(|part| matches!(*part, "" | "." | "..")).any(|part| part == "..")
 }
 
 fn uses_repeat(path: &Expr) -> bool {

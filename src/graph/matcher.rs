@@ -27,6 +27,11 @@ impl Matcher {
         &self.glob
     }
 
+    /// The directories before the first wildcard, without escapes: empty, or with a slash at the end.
+    pub(super) fn before(&self) -> &str {
+        &self.before
+    }
+
     pub(super) fn matches(&self, path: &str) -> bool {
         path.strip_prefix(&*self.before)
             .is_some_and(|rest| (self.before.is_empty() || !rest.is_empty()) && self.rest.is_match(rest))

@@ -29,6 +29,14 @@ impl Combo {
         self.axes.get(name).or_else(|| self.vars.get(name))
     }
 
+    /// An axis or variable whose value has a `..` in it, and the value.
+    pub(super) fn climbs(&self) -> Option<(&str, &str)> {
+        let mut all = self.axes.iter().chain(&self.vars);
+        all.find_map(|(name, cell)| {
+            cell.text.split('/').any(|part| part == "..").then_some((name.as_str(), cell.text.as_str()))
+        })
+    }
+
     /// `model=x,kind=e2e`
     pub(super) fn label(&self) -> String {
         let parts: Vec<String> =

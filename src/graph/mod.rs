@@ -27,6 +27,7 @@ pub use node::{
 };
 pub use node_set::NodeSet;
 pub use nodes::Nodes;
+pub(crate) use pattern::join;
 pub use pattern::{Entry, Listing, NoFiles, Pattern, Piece};
 pub use select::{Selection, matcher, one, select, select_all};
 pub use undeclared::Undeclared;

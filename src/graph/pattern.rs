@@ -16,6 +16,8 @@ pub struct Entry {
     pub dir: bool,
     /// A link.
     pub link: bool,
+    /// A regular file or a directory, or a link to one: others match no pattern.
+    pub there: bool,
 }
 
 /// What expansion may know of the file system.
@@ -113,7 +115,9 @@ impl Pattern {
                     plain.push_str(text);
                 }
                 Piece::Plain(text) => {
-                    glob.push_str(&globset::escape(text));
+                    // a backslash by itself would escape what follows
+                    let parts: Vec<String> = text.split('\\').map(globset::escape).collect();
+                    glob.push_str(&parts.join("[\\]"));
                     plain.push_str(text);
                 }
                 Piece::Unknown => {
@@ -132,10 +136,13 @@ impl Pattern {
         }
         let glob = normal(&glob);
         let tokens = tokens(&glob);
-        let matcher = Some(Matcher::new(glob)?);
-        let text = normal(&plain);
-        let wild = text.find(['*', '?', '[', '{']).unwrap_or(text.len());
-        let fixed = parent(&text[..wild]).to_owned();
+        let matcher = Matcher::new(glob)?;
+        let fixed = match matcher.before() {
+            "/" => "/",
+            before => before.trim_end_matches('/'),
+        };
+        let fixed = fixed.to_owned();
+        let matcher = Some(matcher);
         Ok(Self { text: plain, literal: None, dirs, fixed, tokens, matcher })
     }
 
@@ -213,7 +220,7 @@ impl Pattern {
             for (dir, entries) in level.iter().zip(listing.list_all(&level)) {
                 for entry in entries.iter() {
                     let path = join(dir, &entry.name);
-                    if listing.hidden(&path) {
+                    if !entry.there || listing.hidden(&path) {
                         continue;
                     }
                     // `**` does not follow links: they may lead back

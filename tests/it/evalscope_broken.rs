@@ -208,6 +208,70 @@ fn a_load_that_the_client_spoiled_is_named() {
 }
 
 #[test]
+fn odd_files_and_names_in_a_tree_lose_no_run() {
+    let w = Workspace::shipped();
+    for place in ["c/20260101_000000/link", "20260101_000000/20260101_000001/m", "c/20260101_000000/text"] {
+        add_run(&w, place, "m");
+    }
+    // what leads nowhere is not there
+    symlink("nowhere", w.path("mine/c/20260101_000000/link/benchmark_data.db")).unwrap();
+    symlink("nowhere", w.path("mine/c/20260101_000000/link/gpu_samples.csv")).unwrap();
+    let mut args = w.json("mine/c/20260101_000000/text/benchmark_args.json");
+    args["parallel"] = json!("4");
+    w.write("mine/c/20260101_000000/text/benchmark_args.json", args.to_string());
+    // also where the directory's name has what is a wildcard elsewhere, or is written in another way
+    fs::rename(w.path("mine"), w.path("res[v1]")).unwrap();
+    for results in ["res[v1]".to_owned(), "./res[v1]/.".to_owned(), w.path("res[v1]").display().to_string()] {
+        w.run_file(WORKFLOW, &["--set", &format!("results={results}")]).ok();
+        let configs: Vec<Value> = raw(&w).iter().map(|row| row["config"].clone()).collect();
+        assert_eq!(configs, ["20260101_000000", "c"], "{results}");
+        let left_out: Vec<Value> = w.json("out/evalscope/summary_problems.json").as_array().unwrap().clone();
+        let left_out: Vec<&Value> = left_out.iter().filter(|problem| problem["kept"] == false).collect();
+        assert_eq!(
+            left_out,
+            [
+                &json!({"dir": "c/20260101_000000/text", "file": "benchmark_args.json", "reason": "wrong_type", "kept": false})
+            ],
+            "{results}"
+        );
+    }
+    // the link leads somewhere now, and nothing else changed
+    let db = Connection::open(w.path("res[v1]/c/20260101_000000/link/nowhere")).unwrap();
+    db.execute_batch(&format!("CREATE TABLE result ({COLUMNS});")).unwrap();
+    add_row(&db, 3.0);
+    drop(db);
+    w.run_file(WORKFLOW, &["--set", "results=res[v1]"]).ok();
+    assert_eq!(raw(&w)[1]["max_gpu_memory"], 3.0);
+}
+
+#[test]
+fn goodput_of_runs_whose_time_is_not_known_is_not_known() {
+    let w = Workspace::shipped();
+    for (place, time) in [("c/20260101_000000/m", json!(10.0)), ("c/20260101_000001/m", json!(null))] {
+        add_run(&w, place, "m");
+        let mut summary = w.json(&format!("mine/{place}/benchmark_summary.json"));
+        summary["Time taken for tests (s)"] = time;
+        w.write(&format!("mine/{place}/benchmark_summary.json"), summary.to_string());
+        let db = Connection::open(w.path(&format!("mine/{place}/benchmark_data.db"))).unwrap();
+        // a view is read as a table is
+        db.execute_batch(&format!("CREATE TABLE t ({COLUMNS}); CREATE VIEW result AS SELECT * FROM t;"))
+            .unwrap();
+        let insert = "INSERT INTO t (success, first_chunk_latency, inter_token_latencies, max_gpu_memory_cost) VALUES (1, 0.1, '[0.5]', 2.0)";
+        db.execute(insert, []).unwrap();
+    }
+    run(&w, &w.path("mine"), &["--set", r#"slo={"ttft": 0.5}"#, "--set", r#"percentiles={"at": [100]}"#])
+        .ok();
+    let highest = &w.json("out/evalscope/summary_slo_highest.json")[0];
+    assert_eq!(
+        (&highest["runs"], &highest["share"], &highest["goodput"]),
+        (&json!(2), &json!(1.0), &json!(null))
+    );
+    assert_eq!(w.json("out/evalscope/summary_slo.json")[0]["goodput"], json!(0.1));
+    assert_eq!(w.json("out/evalscope/summary_percentiles.json")[0]["100p_itl_"], json!(0.5));
+    assert_eq!(raw(&w)[0]["max_gpu_memory"], 2.0);
+}
+
+#[test]
 fn token_times_that_cannot_be_read_are_counted() {
     let w = Workspace::shipped();
     add_run(&w, "c/20260101_000000/m", "m");

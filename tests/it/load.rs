@@ -480,7 +480,10 @@ fn what_is_exported_for_evalscope_is_collected_to_the_same_numbers() {
     w.run(&[]).ok();
     let (record, direct) = (w.json("out/record.json"), w.json("out/direct.json"));
     let run = &record["run"];
-    assert_eq!((&record["problems"], &run["family"]), (&json!([]), &json!("1.10-1.14")));
+    // on a machine that has much to do the client may not keep up, and the record says so
+    let mut problems = record["problems"].as_array().unwrap().iter();
+    assert!(problems.all(|problem| problem["reason"] == "client_bound"), "{}", record["problems"]);
+    assert_eq!(run["family"], "1.10-1.14");
     assert_eq!(run["requests"]["requests"], 40);
     assert_eq!(run["requests"]["succeeded"], direct["counts"]["success"]);
     let close = |found: &Value, expected: &Value, what: &str| {

@@ -376,3 +376,46 @@ fn an_output_of_another_step_in_a_shell_text_is_remarked() {
         assert!(!check.stderr.contains("does not take it"), "{}", check.stderr);
     }
 }
+
+/// Neither a link that leads nowhere nor a pipe is a file; what a link leads to may come later.
+#[test]
+fn patterns_match_what_is_there() {
+    let w = Workspace::new();
+    w.write("in/a", "1");
+    w.write("in/b\\c[1]/x", "2");
+    std::os::unix::fs::symlink("../later", w.path("in/link")).unwrap();
+    nix::unistd::mkfifo(&w.path("in/pipe"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let cat = json!({ "run": "cat ${inputs.all} > ${outputs.out}", "inputs": { "all": "in/*" }, "outputs": { "out": "out/all" } });
+    let inner = json!({
+        "matrix": { "d": { "glob": "in/*/x" } }, "run": "cat ${inputs.f} > ${outputs.o}",
+        "inputs": { "f": "${matrix.d.dir}/*" }, "outputs": { "o": "out/${matrix.d.index}" }
+    });
+    w.write("flow.json", json!({ "name": "t", "steps": { "all": cat, "inner": inner } }).to_string());
+    w.run(&[]).ok();
+    assert_eq!((w.read("out/all"), w.read("out/01")), ("1".to_owned(), "2".to_owned()));
+    w.run(&[]).all_fresh();
+    w.write("later", "3");
+    w.run(&[]).ran(["all"]);
+    assert_eq!(w.read("out/all"), "13");
+}
+
+#[test]
+fn an_axis_names_what_is_there_and_stays_where_it_is_put() {
+    let w = Workspace::new();
+    w.write("in/a", "1");
+    w.write("in/deep/b", "2");
+    let flow = |files: Value| {
+        let step = json!({
+            "matrix": { "f": { "glob": files } }, "run": "cat ${inputs.f} > ${outputs.o}",
+            "inputs": { "f": "${matrix.f}" }, "outputs": { "o": "out/${matrix.f}.txt" }
+        });
+        w.write("flow.json", json!({ "name": "t", "steps": { "s": step } }).to_string());
+        w.run(&[])
+    };
+    flow(json!(["in/a", "in/nothing*"])).ok();
+    flow(json!(["in/a", "in/b"])).exits(3).says("names in/b, which is not there, and no step makes it");
+    w.write("up/x", "3");
+    let outside = w.path("up").parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+    flow(json!([format!("../{outside}/up/x")])).exits(3).says("leads out of the directory before it");
+    assert!(!w.path("up/x.txt").exists());
+}

@@ -126,7 +126,14 @@ impl Expander<'_> {
                     if self.listing.is_file(&path) || self.listing.is_dir(&path) || self.is_made(index, &path)
                     {
                         found.insert(path, None);
+                        continue;
                     }
+                    self.fault(
+                        expr.span,
+                        format!("an axis of files names {path}, which is not there, and no step makes it"),
+                        Some("a pattern (with * or ?) may match nothing, a path may not".to_owned()),
+                    );
+                    return None;
                 }
                 InputPart::Glob(pattern) => {
                     for path in self.matches(index, &pattern) {

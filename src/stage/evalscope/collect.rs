@@ -26,6 +26,9 @@ const ARGS: &str = "benchmark_args.json";
 const PERCENTILE: &str = "benchmark_percentile.json";
 const DATABASE: &str = "benchmark_data.db";
 
+/// No JSON file of the tool has so many bytes.
+const LONGEST: u64 = 64 << 20;
+
 /// Prompts of more code points are long.
 const LONG: usize = 50;
 
@@ -59,7 +62,8 @@ struct Place<'a> {
 /// The parts of a path relative to the results directory; `None` if it is no place of a run.
 fn place(dir: &str) -> Option<Place<'_>> {
     let parts: Vec<&str> = dir.split('/').collect();
-    let at = parts.iter().position(|part| is_timestamp(part)).filter(|at| *at > 0)?;
+    // the first part is of the config, whatever it looks like
+    let at = 1 + parts.iter().skip(1).position(|part| is_timestamp(part))?;
     let folder = parts.get(at + 1)?;
     Some(Place { config: parts[..at].join("/"), timestamp: parts[at], folder })
 }
@@ -137,8 +141,16 @@ impl Files<'_> {
         std::fs::read(self.path(name)?).ok()
     }
 
+    fn is_long(&self, name: &str) -> bool {
+        let size = self.path(name).and_then(|path| std::fs::metadata(path).ok()).map(|meta| meta.len());
+        size.is_some_and(|size| size > LONGEST)
+    }
+
     /// A JSON file; `Err` says why it is none.
     fn json(&self, name: &str) -> Result<Value, Reason> {
+        if self.is_long(name) {
+            return Err(Reason::InvalidJson);
+        }
         let bytes = self.bytes(name).ok_or(Reason::Missing)?;
         lenient::parse(&bytes).map_err(|_| Reason::InvalidJson)
     }
@@ -185,6 +197,16 @@ fn collect(files: &Files, dir: &str, mut tally: Tally) -> Record {
             return Record { dir: dir.to_owned(), problems, run: None };
         }
     };
+    let mut of_args = [Cell::Int(0), Cell::Int(0), Cell::Null];
+    for (name, cell) in ["parallel", "max_tokens", "number"].into_iter().zip(&mut of_args) {
+        let Some(value) = args.get(name) else { continue };
+        let Some(number) = Number::of(value) else {
+            problem(ARGS, Reason::WrongType, false);
+            return Record { dir: dir.to_owned(), problems, run: None };
+        };
+        *cell = number.cell();
+    }
+    let [parallel, max_tokens, number] = of_args;
     let mut values = IndexMap::new();
     for (column, keys) in fields::COLUMNS {
         match fields::value(&summary, keys) {
@@ -246,18 +268,13 @@ fn collect(files: &Files, dir: &str, mut tally: Tally) -> Record {
         Some(Value::String(_)) => "short",
         Some(_) => "unknown",
     };
-    let of_args = |name: &str| match args.get(name) {
-        None => Some(Cell::Int(0)),
-        Some(Value::Null) => Some(Cell::Null),
-        Some(value) => value.is_number().then(|| Number::of(value).map(Number::cell)).flatten(),
-    };
     let mut row = Columns::default();
     row.insert("timestamp", place.timestamp);
     row.insert("config", &*place.config);
     row.insert("model", model);
-    row.insert("parallel", of_args("parallel").unwrap_or(Cell::Int(0)));
+    row.insert("parallel", parallel);
     row.insert("prompt_length", prompt_length);
-    row.insert("max_tokens", of_args("max_tokens").unwrap_or(Cell::Int(0)));
+    row.insert("max_tokens", max_tokens);
     values.iter().for_each(|(name, number)| row.insert(name, number.cell()));
     for (name, value) in ["avg_gpu_memory", "max_gpu_memory", "min_gpu_memory"].iter().zip(gpu) {
         row.insert(name, if value == 0.0 { Cell::Int(0) } else { value.into() });
@@ -272,7 +289,7 @@ fn collect(files: &Files, dir: &str, mut tally: Tally) -> Record {
     let counts = tally.as_ref().map(Tally::counts).or(of_summary);
     let run = Run {
         family: fields::family(&summary).to_owned(),
-        number: args.get("number").and(of_args("number")).unwrap_or_default(),
+        number,
         row,
         percentiles,
         succeeded,

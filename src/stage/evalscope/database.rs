@@ -71,7 +71,7 @@ fn read(db: &Connection, depth: Depth, mut each: impl FnMut(&Row)) -> rusqlite::
         sql += ", first_chunk_latency, time_per_output_token, latency";
     }
     if depth >= Depth::Tokens {
-        clock = !db.column_exists(None, "result", "inter_token_latencies")?;
+        clock = !sqlite::has_column(db, "result", "inter_token_latencies")?;
         sql += ", prompt_tokens, completion_tokens, ";
         sql += if clock { "chunk_times" } else { "inter_token_latencies" };
     }

@@ -49,5 +49,5 @@ pub(super) fn value(summary: &Map<String, Value>, keys: &[&'static str]) -> Resu
 
 /// How many requests succeeded, if the summary says so.
 pub(super) fn succeeded(summary: &Map<String, Value>) -> Option<i64> {
-    SUCCEEDED.iter().find_map(|key| summary.get(*key)?.as_i64())
+    SUCCEEDED.iter().find_map(|key| summary.get(*key)?.as_f64()).map(|count| count as i64)
 }

@@ -1,6 +1,8 @@
 //! `gpu_samples.csv` in a run directory: GPU memory sampled on the server while the run lasted, by
 //! `nvidia-smi --query-gpu=timestamp,memory.used --format=csv -lms 500`. Unaware of databases.
 
+use std::collections::HashSet;
+
 use crate::api::StageError;
 use crate::stage::table::csv::Table;
 
@@ -13,7 +15,7 @@ pub(super) const FILE: &str = "gpu_samples.csv";
 const MIB: f64 = 1024.0;
 
 /// Mean, highest and lowest memory in use in GiB over all samples; `None` if there are none. With a column `index` the memory of all GPUs of
-/// a sample is added up, as evalscope does; a sample begins where an index comes again. Without it each line is a sample.
+/// a sample is added up, as evalscope does; a sample begins where an index comes again, and one that lacks a GPU of the others is left out. Without it each line is a sample.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<[f64; 3]>, StageError> {
     // the last line of a file that was cut has no end: its number may lack digits
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(bytes, |end| &bytes[..=end]);
@@ -24,8 +26,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<[f64; 3]>, StageError> {
             .hint("nvidia-smi --query-gpu=timestamp,memory.used --format=csv writes it"));
     };
     let index = column("index");
-    let mut extent = Extent::default();
-    let (mut seen, mut sum): (Vec<String>, f64) = (Vec::new(), 0.0);
+    let mut gpus: HashSet<String> = HashSet::new();
+    // of each sample how many GPUs it has, and their memory
+    let mut samples: Vec<(usize, f64)> = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
     for row in table.rows() {
         let cell = row.cell(used);
         let cell = cell.trim();
@@ -37,17 +41,20 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<[f64; 3]>, StageError> {
             )));
         };
         let gpu = index.map_or_else(String::new, |index| row.cell(index).trim().to_owned());
-        if seen.contains(&gpu) {
-            extent.add(sum / MIB);
+        if seen.is_empty() || seen.contains(&gpu) {
             seen.clear();
-            sum = 0.0;
+            samples.push((0, 0.0));
         }
+        if let Some((count, sum)) = samples.last_mut() {
+            *count += 1;
+            *sum += value;
+        }
+        gpus.insert(gpu.clone());
         seen.push(gpu);
-        sum += value;
     }
-    if !seen.is_empty() {
-        extent.add(sum / MIB);
-    }
+    let mut extent = Extent::default();
+    let whole = samples.iter().filter(|(count, _)| *count == gpus.len());
+    whole.for_each(|(_, sum)| extent.add(sum / MIB));
     Ok(extent.mean_high_low())
 }
 
@@ -63,6 +70,10 @@ mod tests {
         assert_eq!(read(&cut).unwrap(), read(one).unwrap(), "its number may lack digits");
         let two = b"timestamp, index, memory.used [MiB]\nt, 0, 512 MiB\nt, 1, 1536 MiB\nt, 0, 1024 MiB\nt, 1, 3072 MiB\n";
         assert_eq!(read(two).unwrap(), Some([3.0, 4.0, 2.0]));
+        let cut = [&two[..], b"t, 0, 1024 MiB\n"].concat();
+        assert_eq!(read(&cut).unwrap(), read(two).unwrap(), "a sample without one of the GPUs");
+        let lost = b"timestamp, index, memory.used [MiB]\nt, 0, 512 MiB\nt, 0, 512 MiB\nt, 1, 1536 MiB\n";
+        assert_eq!(read(lost).unwrap(), Some([2.0, 2.0, 2.0]));
         assert_eq!(read(b"timestamp, memory.used [MiB]\n").unwrap(), None);
     }
 

@@ -41,7 +41,7 @@ impl Stage for SloTable {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -136,16 +136,16 @@ fn conforming(run: &Run) -> Option<(u64, u64)> {
     Some((counts.requests, counts.conforming?))
 }
 
-/// Seconds that a run took.
-fn taken(run: &Run) -> f64 {
-    run.row["time_taken"].as_f64().unwrap_or(0.0)
+/// Seconds that a run took, if that is known.
+fn taken(run: &Run) -> Option<f64> {
+    run.row["time_taken"].as_f64().filter(|seconds| *seconds > 0.0)
 }
 
 /// Requests per second; none conforming is 0, however long it took.
-fn goodput(conforming: u64, seconds: f64) -> Cell {
+fn goodput(conforming: u64, seconds: Option<f64>) -> Cell {
     match conforming {
         0 => Cell::Float(0.0),
-        _ => (seconds > 0.0).then(|| conforming as f64 / seconds).into(),
+        _ => seconds.map(|seconds| conforming as f64 / seconds).into(),
     }
 }
 
@@ -199,7 +199,8 @@ struct Level {
     cell: Cell,
     requests: u64,
     conforming: u64,
-    seconds: f64,
+    /// Of all its runs; `None` if that of one is not known.
+    seconds: Option<f64>,
 }
 
 impl Level {
@@ -221,7 +222,7 @@ fn highest(runs: &[&Run], slo: Slo, required: f64) -> Row {
             Some(known) => {
                 known.requests += requests;
                 known.conforming += conforming;
-                known.seconds += taken(run);
+                known.seconds = known.seconds.zip(taken(run)).map(|(sum, seconds)| sum + seconds);
             }
             None => {
                 levels.push(Level { parallel, cell: cell.clone(), requests, conforming, seconds: taken(run) })

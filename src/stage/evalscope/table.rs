@@ -1,6 +1,7 @@
 //! `evalscope.table`: all runs side by side, and what was wrong with them. Unaware of how a run is read.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -10,6 +11,7 @@ use super::columns::Cell;
 use super::record::{self, Data, Finder, Format, NAMES, Problem, Reason, Record, Run, Wanted};
 use super::sheet::{self, Sheet};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, check_params};
+use crate::base::files::normalize;
 use crate::stage::table::csv::{LineEnd, TableWriter};
 
 /// The stage.
@@ -42,7 +44,7 @@ impl Stage for Table {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn signature(&self) -> Signature {
@@ -115,11 +117,11 @@ impl Stage for Table {
 
 /// Directories with args that no record is of.
 fn without_summary(ctx: &StageContext, results: &str, records: &[Record]) -> Vec<Problem> {
-    let prefix = results.trim_end_matches('/');
+    let prefix = normalize(Path::new(results));
     let dirs = ctx.files("args").iter().filter_map(|file| {
         let name = if file.name.contains('/') { &*file.name } else { file.path.to_str()? };
-        let dir = name.rsplit_once('/')?.0;
-        Some(dir.strip_prefix(prefix).unwrap_or(dir).trim_start_matches('/').to_owned())
+        let dir = normalize(Path::new(name).parent()?);
+        Some(dir.strip_prefix(&prefix).unwrap_or(&dir).to_str()?.to_owned())
     });
     let known: HashSet<&str> = records.iter().map(|record| &*record.dir).collect();
     dirs.filter(|dir| !known.contains(&**dir))

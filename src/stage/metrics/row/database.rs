@@ -39,7 +39,7 @@ pub(super) fn read(file: &InputFile, origin: measured::Origin) -> Result<Vec<Row
     }
     let mut names = Vec::with_capacity(COLUMNS.len());
     for (place, (name, _)) in COLUMNS.into_iter().enumerate() {
-        let there = place < OPTIONAL || db.column_exists(None, "requests", name).map_err(failed)?;
+        let there = place < OPTIONAL || sqlite::has_column(&db, "requests", name).map_err(failed)?;
         // not in quotes: what names no column would be text
         names.push(if there { format!("requests.[{name}]") } else { "NULL".to_owned() });
     }

@@ -32,6 +32,14 @@ pub(super) struct Database {
     _copy: Option<TempDir>,
 }
 
+impl Database {
+    fn new(connection: Connection, bytes: Bytes, copy: Option<TempDir>) -> rusqlite::Result<Self> {
+        // a damaged page is an error, not what happens to lie there
+        connection.pragma_update(None, "cell_size_check", true)?;
+        Ok(Self { connection, _bytes: bytes, _copy: copy })
+    }
+}
+
 impl Deref for Database {
     type Target = Connection;
 
@@ -99,7 +107,7 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Database> {
         return copied(path);
     }
     if let Some((connection, bytes)) = whole::open(path)? {
-        return Ok(Database { connection, _bytes: bytes, _copy: None });
+        return Database::new(connection, bytes, None);
     }
     if let Ok(header) = Header::read(path) {
         header.check()?;
@@ -119,7 +127,7 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Database> {
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(uri, flags)?;
     connection.pragma_update(None, "cache_size", -KEPT)?;
-    Ok(Database { connection, _bytes: Bytes::default(), _copy: None })
+    Database::new(connection, Bytes::default(), None)
 }
 
 /// A copy of a database and of what lies beside it: SQLite brings it in order and makes files of its own.
@@ -138,7 +146,7 @@ fn copied(path: &Path) -> rusqlite::Result<Database> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&copy, flags)?;
     connection.pragma_update(None, "query_only", true)?;
-    Ok(Database { connection, _bytes: Bytes::default(), _copy: Some(dir) })
+    Database::new(connection, Bytes::default(), Some(dir))
 }
 
 fn refused(code: i32, message: String) -> rusqlite::Error {
@@ -266,6 +274,7 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let look = || sum(&path).map_err(|e| e.to_string());
         let alone = look();
+        assert_eq!(alone, Err("database disk image is malformed".to_owned()));
         let other = made(dir.path(), "other", 700, false);
         sum(&other).unwrap();
         assert_eq!(look(), alone);

@@ -230,3 +230,38 @@ fn a_load_that_the_client_spoiled_stands_in_its_workspace_only() {
     std::fs::remove_file(one.path("out/r.sqlite")).unwrap();
     one.run(&cache).ok().restored(["load"]);
 }
+
+/// The first token of half the requests never came: that is an error, or counted.
+#[test]
+fn failed_requests_of_the_load_for_the_first_token_are_not_forgotten() {
+    let w = loaded(json!({ "ttft_ms": 2, "itl_ms": 1 }), json!({ "save_text": true }), 12);
+    let mut workflow = w.json("flow.json");
+    workflow["services"]["bad"] =
+        json!({ "uses": "sim.llm", "with": { "seed": 3, "ttft_ms": 2, "faults": { "status_500": 0.5 } } });
+    let mut first = workflow["steps"]["load"].clone();
+    first["with"]["endpoints"] = json!("${services.bad.url}");
+    first["outputs"] = json!({ "requests": "out/first.sqlite", "summary": "out/first.json" });
+    workflow["steps"]["first"] = first;
+    workflow["steps"]["answers"] = json!({
+        "uses": "load.answers", "with": { "on_failed": "fail" },
+        "inputs": { "requests": "${steps.load.requests}", "first": "${steps.first.requests}" },
+        "outputs": { "outputs": "out/answers.jsonl", "measured": "out/measured.json" }
+    });
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).exits(1).says("first.sqlite: request").says("on_failed: skip");
+    workflow["steps"]["answers"]["with"]["on_failed"] = json!("skip");
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).ok().ran(["answers"]);
+    let (measured, failed) =
+        (w.json("out/measured.json"), w.json("out/first.json")["counts"]["failed"].clone());
+    assert!(failed.as_u64().is_some_and(|failed| failed > 0 && failed < 12), "{failed}");
+    assert_eq!((&measured["requests"], &measured["failed"]), (&json!(12), &json!(0)));
+    assert_eq!(measured["first"], json!({ "requests": 12, "failed": failed }));
+    // one load is not two
+    workflow["steps"]["twice"] = json!({
+        "uses": "metrics.compute", "inputs": { "requests": ["${steps.load.requests}", "${steps.load.requests}"] },
+        "outputs": { "summary": "out/twice.json" }
+    });
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).exits(1).says("are one load");
+}

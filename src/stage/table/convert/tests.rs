@@ -109,6 +109,14 @@ fn what_does_not_fit_is_refused_with_its_place() {
             t.csv: no column 'nn' (parameter 'types'); its columns are: k,n
             did you mean 'n'?"#]],
     );
+    failed(
+        &convert(json!({"format": "json"}), "t.csv", "k,n,k\na,1,b\n"),
+        expect!["t.csv:1: column 'k' stands twice in the header"],
+    );
+    failed(
+        &convert(json!({"format": "json"}), "t.csv", "\r\nk,\"n\n\",k\n"),
+        expect!["t.csv:2: column 'k' stands twice in the header"],
+    );
 }
 
 #[test]

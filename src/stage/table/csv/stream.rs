@@ -53,14 +53,13 @@ impl TableReader {
         if reader.text.starts_with('\u{feff}') {
             reader.at = '\u{feff}'.len_utf8();
         }
-        let mut columns = Vec::new();
-        if !reader.record(&mut |_, record| {
+        let (name, mut columns) = (reader.name.clone(), Vec::new());
+        if !reader.record(&mut |line, record| {
             columns = record.cells().map(str::to_owned).collect();
-            Ok(())
+            header(&name, line, &columns)
         })? {
-            return Err(empty(&reader.name));
+            return Err(empty(&name));
         }
-        header(&reader.name, reader.line, &columns)?;
         reader.columns = columns;
         Ok(reader)
     }

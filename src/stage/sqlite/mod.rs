@@ -8,7 +8,7 @@ use std::io::Read;
 use std::ops::Deref;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, ffi};
+use rusqlite::{Connection, OpenFlags, Statement, ffi};
 use tempfile::TempDir;
 
 use crate::api::{InputFile, StageError};
@@ -79,6 +79,13 @@ pub(super) fn open_input(file: &InputFile) -> Result<Database, StageError> {
         }
     }
     open_to_read(&file.path).map_err(|e| StageError::new(format!("{}: {e}", file.name)))
+}
+
+/// The name that means the rowid in a table, by a statement that selects all its columns: a column of such a name hides it. `None` if all
+/// of them are columns.
+pub(super) fn rowid(all: &Statement) -> Option<&'static str> {
+    let taken = |name: &str| all.column_names().any(|column| column.eq_ignore_ascii_case(name));
+    ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name))
 }
 
 fn named(path: &Path, ending: &str) -> OsString {

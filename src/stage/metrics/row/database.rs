@@ -44,8 +44,9 @@ pub(super) fn read(file: &InputFile, origin: measured::Origin) -> Result<Vec<Row
         names.push(if there { format!("requests.[{name}]") } else { "NULL".to_owned() });
     }
     let names = names.join(", ");
+    let by = sqlite::rowid(&db.prepare("SELECT * FROM requests").map_err(failed)?).unwrap_or("NULL");
     let mut select =
-        db.prepare(&format!("SELECT {names}, rowid FROM requests ORDER BY rowid")).map_err(failed)?;
+        db.prepare(&format!("SELECT {names}, {by} FROM requests ORDER BY {by}")).map_err(failed)?;
     let mut found = select.query([]).map_err(failed)?;
     let mut rows = Vec::new();
     while let Some(row) = found.next().map_err(failed)? {
@@ -130,5 +131,41 @@ fn shown(value: ValueRef) -> String {
             Err(_) => "text that is not UTF-8".to_owned(),
         },
         ValueRef::Blob(bytes) => format!("a blob of {} bytes", bytes.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_keep_their_order_whatever_columns_are_named() {
+        for (columns, place) in
+            [("x", "rowid 2"), ("rowid", "rowid 2"), ("rowid, oid, _RowId_", "rowid NULL")]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("r.db");
+            let db = rusqlite::Connection::open(&path).unwrap();
+            db.execute_batch(&format!(
+                "CREATE TABLE requests(id, send, events, input_tokens, output_tokens, success, error, {columns})"
+            ))
+            .unwrap();
+            let others = columns.split(',').count();
+            for (id, other) in ["c", "a", "b"].into_iter().enumerate() {
+                let others = vec![format!("'{other}'"); others].join(", ");
+                let cells = format!("{id}, {id}, '[]', 1, 1, 0, 'x', {others}");
+                db.execute(&format!("INSERT INTO requests VALUES ({cells})"), []).unwrap();
+            }
+            let file = InputFile { path, name: "r.db".into() };
+            let rows = read(&file, measured::Origin::Send).unwrap();
+            assert_eq!(rows.iter().map(|row| row.id.clone()).collect::<Vec<_>>(), [0, 1, 2], "{columns}");
+            db.execute("UPDATE requests SET send = 'x' WHERE id = 1", []).unwrap();
+            drop(db);
+            let error = read(&file, measured::Origin::Send).unwrap_err();
+            assert!(
+                error.message.starts_with(&format!("r.db: table requests, {place}, column 'send'")),
+                "{error:?}"
+            );
+        }
     }
 }

@@ -96,6 +96,30 @@ fn a_table_of_a_database_is_chosen_by_name() {
 }
 
 #[test]
+fn rows_of_a_database_keep_their_order_whatever_its_columns_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE a (k, rowid); INSERT INTO a VALUES (1, 'c'), (2, 'a'), (3, 'b');
+        CREATE TABLE b (RowId, _ROWID_, OID); INSERT INTO b VALUES (3, 'c', 2), (2, 'a', 1), (1, 'b', 3);
+        CREATE TABLE c (k PRIMARY KEY, oid) WITHOUT ROWID; INSERT INTO c VALUES (2, 1), (1, 2);
+        CREATE VIEW d AS SELECT k, rowid FROM a WHERE k > 1 ORDER BY k DESC",
+    )
+    .unwrap();
+    drop(db);
+    let read = |table: &str| {
+        let with = json!({"format": "csv", "from_table": table});
+        let done = Bench::new(&Convert, with).path("table", &path).run(&["table"]).ok();
+        done.text("table").replace("\r\n", " ")
+    };
+    assert_eq!(read("a"), "k,rowid 1,c 2,a 3,b ");
+    assert_eq!(read("b"), "RowId,_ROWID_,OID 3,c,2 2,a,1 1,b,3 ");
+    assert_eq!(read("c"), "k,oid 1,2 2,1 ");
+    assert_eq!(read("d"), "k,rowid 3,b 2,a ");
+}
+
+#[test]
 fn what_does_not_fit_is_refused_with_its_place() {
     failed(
         &convert(json!({"format": "json", "types": {"n": "int"}}), "t.csv", "k,n\na,1\nb,\n\nc,x\n"),

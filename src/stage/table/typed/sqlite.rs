@@ -23,12 +23,13 @@ pub(super) fn read(
     let failed = |e: rusqlite::Error| StageError::new(format!("{}: {e}", file.name));
     let db = crate::stage::sqlite::open_input(file)?;
     let table = chosen(&db, &file.name, table)?;
-    // rows in the order in which they were written, where the table keeps it
     let select = format!("SELECT * FROM {}", quoted(&table));
-    let mut statement = match db.prepare(&format!("{select} ORDER BY rowid")) {
-        Ok(statement) => statement,
-        Err(_) => db.prepare(&select).map_err(failed)?,
-    };
+    let mut statement = db.prepare(&select).map_err(failed)?;
+    // rows in the order in which they were written, where the table keeps it: a view has no rowid
+    let by = crate::stage::sqlite::rowid(&statement);
+    if let Some(ordered) = by.and_then(|by| db.prepare(&format!("{select} ORDER BY {by}")).ok()) {
+        statement = ordered;
+    }
     let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query([]).map_err(failed)?;
     let mut number = 0;

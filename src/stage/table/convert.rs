@@ -45,7 +45,7 @@ impl Stage for Convert {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -55,11 +55,12 @@ impl Stage for Convert {
                 The input is read twice, row by row: once for its columns and their types, once to be written. Memory does not depend on its\n\
                 size. Columns stand in the order in which they first appear; what a row lacks is null.\n\
                 \n\
-                A column has the narrowest type that holds all its cells exactly: bool, int (64 bits), float, else text. JSON and SQLite say\n\
-                what their cells are. A CSV cell is what it spells: true, True, false, False; a whole number or a decimal number as JSON writes\n\
-                it; nan, NaN, inf, Infinity with or without minus; nothing if it is empty (in a column of text: the empty text); else text, '007'\n\
-                and '+1' too. Ints and floats make a float column, unless a float would round an int (beyond 2^53): then, and for any other\n\
-                mixture, text. JSON lists and objects are text as they stand; whole numbers beyond 64 bits as well. A column of nulls is text.\n\
+                A column has the narrowest type that holds all its cells: bool, int (64 bits), float, else text. JSON and SQLite say what their\n\
+                cells are. A CSV cell is what it spells: true, True, false, False; a whole number or a decimal number as JSON writes it; nan, NaN,\n\
+                inf, Infinity with or without minus; nothing if it is empty (in a column of text: the empty text); else text, '007' and '+1' too.\n\
+                A decimal number is the float of 64 bits nearest to it; one beyond all floats, or nearer to 0 than to any other, is text. Ints and\n\
+                floats make a float column, unless a float would round an int (beyond 2^53): then, and for any other mixture, text. JSON lists and\n\
+                objects are text as they stand; whole numbers beyond 64 bits as well. A column of nulls is text.\n\
                 \n\
                 CSV: null is an empty cell; floats in the shortest form that reads back the same, with a point or an exponent; nan, inf, -inf.\n\
                 JSON is strict: NaN and the infinities become null, or the stage fails ('not_finite'). SQLite has no NaN: the same there, and\n\

@@ -43,17 +43,24 @@ impl JsonLines {
                 return Ok(None);
             }
             self.line += 1;
-            let bytes =
-                self.buffer.strip_prefix(b"\xef\xbb\xbf").filter(|_| self.line == 1).unwrap_or(&self.buffer);
-            let bytes = bytes.trim_ascii();
-            if bytes.is_empty() {
+            if self.text().is_empty() {
                 continue;
             }
-            return serde_json::from_slice(bytes).map(Some).map_err(|e| {
-                StageError::not_json(&format!("{}:{}", self.name, self.line), bytes, &e)
-                    .hint("each line is one JSON value")
-            });
+            return serde_json::from_slice(self.text()).map(Some).map_err(|e| self.fault(&e));
         }
+    }
+
+    /// The line read last, without what surrounds its value.
+    pub fn text(&self) -> &[u8] {
+        let bytes =
+            self.buffer.strip_prefix(b"\xef\xbb\xbf").filter(|_| self.line == 1).unwrap_or(&self.buffer);
+        bytes.trim_ascii()
+    }
+
+    /// What to say of a fault in the line read last.
+    pub fn fault(&self, fault: &serde_json::Error) -> StageError {
+        StageError::not_json(&format!("{}:{}", self.name, self.line), self.text(), fault)
+            .hint("each line is one JSON value")
     }
 
     /// All values that are left.

@@ -2,6 +2,7 @@
 
 mod csv;
 mod json;
+mod object;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod source;
@@ -111,27 +112,40 @@ impl Seen {
     }
 }
 
-/// The value that a text spells: `true`, `True`, `false`, `False`; a whole number as JSON writes it; any other decimal number as JSON
-/// writes it, `nan` and `inf` in the usual spellings; nothing if it is empty. Other text, and `007` and `+1`, are what they are.
-fn spelled(text: &str) -> Cell<'_> {
+/// A number as JSON writes it: a whole number of 64 bits, or the float nearest to a decimal number. `None` for other text, for what is
+/// beyond these, and for what is so small that the nearest float is 0.
+fn number(text: &str) -> Option<Cell<'static>> {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    match digits.as_bytes() {
-        [] if text.is_empty() => return Cell::Null,
-        [b'0'] | [b'1'..=b'9', ..] if digits.bytes().all(|b| b.is_ascii_digit()) && text != "-0" => {
-            if let Ok(n) = text.parse() {
-                return Cell::Int(n);
-            }
-        }
-        [b'0', b'.' | b'e' | b'E', ..] | [b'1'..=b'9', ..]
-            if digits.ends_with(|c: char| c.is_ascii_digit()) =>
-        {
-            let exact = digits.bytes().all(|b| b.is_ascii_digit());
-            if let Some(n) = text.parse::<f64>().ok().filter(|n| n.is_finite() && !exact) {
-                return Cell::Float(n);
-            }
-        }
-        [b'0'] => return Cell::Float(-0.0),
-        _ => {}
+    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (digits, None),
+    };
+    let (whole, part) = match mantissa.split_once('.') {
+        Some((whole, part)) => (whole, Some(part)),
+        None => (mantissa, None),
+    };
+    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let leading = whole.len() > 1 && whole.starts_with('0');
+    if !all_digits(whole) || leading || ![part, exponent].into_iter().flatten().all(all_digits) {
+        return None;
+    }
+    if part.is_none() && exponent.is_none() && text != "-0" {
+        return text.parse().ok().map(Cell::Int);
+    }
+    let lost = |n: f64| n == 0.0 && mantissa.bytes().any(|b| matches!(b, b'1'..=b'9'));
+    text.parse().ok().filter(|n: &f64| n.is_finite() && !lost(*n)).map(Cell::Float)
+}
+
+/// The value that a text spells: `true`, `True`, `false`, `False`; a [`number`] as JSON writes it; `nan` and `inf` in the usual
+/// spellings; nothing if it is empty. Other text, and `007` and `+1`, are what they are.
+fn spelled(text: &str) -> Cell<'_> {
+    if text.is_empty() {
+        return Cell::Null;
+    }
+    if text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+        && let Some(number) = number(text)
+    {
+        return number;
     }
     match text {
         "true" | "True" => Cell::Bool(true),

@@ -48,6 +48,67 @@ fn rows_of_json_may_lack_columns_and_hold_anything() {
 }
 
 #[test]
+fn numbers_are_the_nearest_float_or_text() {
+    let numbers = ["0.1234567890123456789", "1.00000000000000000001", "-0", "1e-400", "1e999"];
+    let rows: Vec<String> = numbers.iter().map(|n| format!("{{\"n\":{n},\"k\":1}}")).collect();
+    let each = |n: usize, with: Value| convert(with, "t.jsonl", &rows[n]).ok().text("table");
+    let texts: Vec<String> = (0..numbers.len()).map(|n| each(n, json!({"format": "jsonl"}))).collect();
+    assert_eq!(
+        texts,
+        [
+            "{\"n\":0.12345678901234568,\"k\":1}\n",
+            "{\"n\":1.0,\"k\":1}\n",
+            "{\"n\":-0.0,\"k\":1}\n",
+            "{\"n\":\"1e-400\",\"k\":1}\n",
+            "{\"n\":\"1e999\",\"k\":1}\n"
+        ]
+    );
+    // CSV says the same of the same numbers
+    for (n, text) in numbers.iter().zip(&texts) {
+        assert_eq!(
+            &convert(json!({"format": "jsonl"}), "t.csv", format!("n,k\n{n},1\n")).ok().text("table"),
+            text
+        );
+    }
+}
+
+#[test]
+fn json_that_is_no_table_is_refused_with_its_place() {
+    let half = "[{\"a\": 1e999},\n{\"b\": [\"\\ud800\"], \"a\": \"x\\ud800y\"\n}]";
+    failed(
+        &convert(json!({"format": "csv"}), "t.json", half),
+        expect![[r#"
+            t.json:2: unexpected end of hex escape at line 2 column 32
+            half of a surrogate pair (\ud800 to \udfff) is no character"#]],
+    );
+    failed(
+        &convert(json!({"format": "csv"}), "t.jsonl", "{}\n{\"a\": \"x\\ud800y\"}\n"),
+        expect![[r#"
+            t.jsonl:2: unexpected end of hex escape at line 1 column 15
+            each line is one JSON value
+            half of a surrogate pair (\ud800 to \udfff) is no character"#]],
+    );
+    failed(
+        &convert(json!({"format": "csv"}), "t.json", "[{\"a\": 1},\n{\"a\": 1, \"b\": 2, \"a\": 3}]"),
+        expect![[r#"
+            t.json:2: key 'a' stands twice in one object at line 2 column 21
+            expected a list of objects"#]],
+    );
+    failed(
+        &convert(json!({"format": "csv"}), "t.jsonl", "{\"a\": 1, \"a\": 1}\n"),
+        expect![[r#"
+            t.jsonl:1: key 'a' stands twice in one object at line 1 column 12
+            each line is one JSON value"#]],
+    );
+    // a pair is a character, and a list is text as it stands
+    let whole = "[{\"a\": \"\\ud83d\\ude00\", \"b\": [\"\\ud800\"]}]";
+    assert_eq!(
+        convert(json!({"format": "csv"}), "t.json", whole).ok().text("table"),
+        "a,b\r\n😀,\"[\"\"\\ud800\"\"]\"\r\n"
+    );
+}
+
+#[test]
 fn a_database_of_the_rows_is_what_sqlite_reads() {
     let done = convert(json!({"format": "sqlite", "table": "runs \"1\""}), "t.csv", CSV).ok();
     let db = rusqlite::Connection::open(done.path("table")).unwrap();

@@ -4,46 +4,69 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 
-use indexmap::IndexMap;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
+use super::object::{Again, Member, Object, Text};
 use super::source::Take;
-use super::{Cell, Column, Sink};
+use super::{Cell, Column, Sink, number};
 use crate::api::{InputFile, StageError};
 use crate::stage::table::jsonl::JsonLines;
 
-/// Values as they stand: a number is not rounded before its type is known.
-type Object = IndexMap<String, Box<RawValue>>;
+/// What is wrong with text that is none.
+const HALF: &str = "half of a surrogate pair (\\ud800 to \\udfff) is no character";
 
 pub(super) fn read_lines(file: &InputFile, take: &mut Take) -> Result<Vec<String>, StageError> {
     let mut lines = JsonLines::open(file)?;
     while let Some(object) = lines.value::<Object>()? {
         let line = lines.line();
+        if let Some(key) = object.broken() {
+            let mut text = serde_json::Deserializer::from_slice(lines.text());
+            let fault = Text(key).deserialize(&mut text);
+            return Err(match fault {
+                Err(fault) => lines.fault(&fault).hint(HALF),
+                Ok(()) => no_text(&file.name, line, key),
+            });
+        }
         row(&object, &|| format!(":{line}"), take)?;
     }
     Ok(Vec::new())
 }
 
 pub(super) fn read_list(file: &InputFile, take: &mut Take) -> Result<Vec<String>, StageError> {
-    let opened = File::open(&file.path).map_err(|e| StageError::io("read", Path::new(&file.name), e))?;
-    let mut deserializer = serde_json::Deserializer::from_reader(BufReader::with_capacity(1 << 16, opened));
-    let mut list = List { take, number: 0, refused: None };
+    let open = || {
+        let opened = File::open(&file.path).map_err(|e| StageError::io("read", Path::new(&file.name), e))?;
+        Ok::<_, StageError>(BufReader::with_capacity(1 << 16, opened))
+    };
+    let mut deserializer = serde_json::Deserializer::from_reader(open()?);
+    let mut list = List { take, number: 0, broken: None, refused: None };
     let read = (&mut list).deserialize(&mut deserializer).and_then(|()| deserializer.end());
     if let Some(refused) = list.refused {
         return Err(refused);
     }
     let Err(fault) = read else { return Ok(Vec::new()) };
-    let again = File::open(&file.path).map_err(|e| StageError::io("read", Path::new(&file.name), e))?;
-    let place = format!("{}:{}", file.name, fault.line());
-    Err(StageError::not_json(&place, BufReader::new(again), &fault).hint("expected a list of objects"))
+    let place = |fault: &serde_json::Error| format!("{}:{}", file.name, fault.line());
+    if let Some(key) = &list.broken {
+        let again = Again { before: list.number - 1, key };
+        return Err(match again.deserialize(&mut serde_json::Deserializer::from_reader(open()?)) {
+            Err(found) => StageError::not_json(&place(&found), open()?, &found).hint(HALF),
+            Ok(()) => no_text(&file.name, fault.line() as u64, key),
+        });
+    }
+    Err(StageError::not_json(&place(&fault), open()?, &fault).hint("expected a list of objects"))
+}
+
+/// What to say of text that is none if the parser, asked again, does not say it: the file changed meanwhile.
+fn no_text(name: &str, line: u64, key: &str) -> StageError {
+    StageError::new(format!("{name}:{line}, column '{key}': no text"))
 }
 
 /// Gives the objects of a list one by one: the list is never held whole.
 struct List<'a, 'f> {
     take: &'a mut Take<'f>,
     number: u64,
+    /// The key of a text that is none, in the object of this number.
+    broken: Option<String>,
     refused: Option<StageError>,
 }
 
@@ -66,6 +89,10 @@ impl<'de> Visitor<'de> for &mut List<'_, '_> {
         while let Some(object) = list.next_element::<Object>()? {
             self.number += 1;
             let number = self.number;
+            self.broken = object.broken().map(str::to_owned);
+            if self.broken.is_some() {
+                return Err(serde::de::Error::custom("no text"));
+            }
             if let Err(error) = row(&object, &|| format!(" item {number}"), self.take) {
                 self.refused = Some(error);
                 return Err(serde::de::Error::custom("refused"));
@@ -76,23 +103,22 @@ impl<'de> Visitor<'de> for &mut List<'_, '_> {
 }
 
 fn row(object: &Object, place: &dyn Fn() -> String, take: &mut Take) -> Result<(), StageError> {
-    take(place, &mut object.iter().map(|(name, value)| (name.as_str(), cell(value))))
+    take(place, &mut object.members().map(|(name, value)| (name, cell(value))))
 }
 
-/// Lists and objects are text as they stand. So is a whole number beyond 64 bits: a float would round it.
-fn cell(value: &RawValue) -> Cell<'_> {
-    let text = value.get();
-    match text.as_bytes().first() {
+/// Lists and objects are text as they stand. So is a number that a float or 64 bits cannot hold.
+fn cell(value: &Member) -> Cell<'_> {
+    let raw = match value {
+        Member::Text(text) => return Cell::Text(text.as_str().into()),
+        Member::Broken => return Cell::Null,
+        Member::Other(raw) => raw.get(),
+    };
+    match raw.as_bytes().first() {
         Some(b'n') => Cell::Null,
         Some(b't') => Cell::Bool(true),
         Some(b'f') => Cell::Bool(false),
-        Some(b'"') => Cell::Text(serde_json::from_str::<String>(text).unwrap_or_default().into()),
-        Some(b'{' | b'[') => Cell::Text(text.into()),
-        _ if text.contains(['.', 'e', 'E']) => match serde_json::from_str::<f64>(text) {
-            Ok(number) if number.is_finite() => Cell::Float(number),
-            _ => Cell::Text(text.into()),
-        },
-        _ => text.parse().map_or(Cell::Text(text.into()), Cell::Int),
+        Some(b'{' | b'[') => Cell::Text(raw.into()),
+        _ => number(raw).unwrap_or(Cell::Text(raw.into())),
     }
 }
 

@@ -80,7 +80,7 @@ impl Stage for Collect {
     }
 
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn signature(&self) -> Signature {

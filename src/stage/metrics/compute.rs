@@ -52,7 +52,7 @@ impl Stage for Compute {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn signature(&self) -> Signature {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which value of `n` sorted ones stands for the `p`-th percentile.
+/// Which value of `n` sorted ones stands for the `p`-th percentile. Ranks are exact: 99.9 is 999/10, not the float nearest to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
@@ -40,13 +40,14 @@ pub fn percentile(sorted: &[f64], percent: f64, rule: Rule) -> Option<f64> {
         return None;
     }
     let percent = percent.clamp(0.0, 100.0);
-    let n = sorted.len() as f64;
-    // a cast from below 0 gives 0
     match rule {
-        Rule::Nearest => Some(sorted[(((n * percent / 100.0).ceil() - 1.0) as usize).min(last)]),
-        Rule::FloorIndex => Some(sorted[((n * percent / 100.0) as usize).min(last)]),
+        Rule::Nearest => {
+            let (whole, rest) = share(sorted.len(), percent);
+            Some(sorted[(whole + usize::from(rest)).saturating_sub(1).min(last)])
+        }
+        Rule::FloorIndex => Some(sorted[share(sorted.len(), percent).0.min(last)]),
         Rule::Linear => {
-            let place = (n - 1.0) * (percent / 100.0);
+            let place = last as f64 * (percent / 100.0);
             let at = (place as usize).min(last);
             let (low, high, part) = (sorted[at], sorted[(at + 1).min(last)], place.fract());
             let step = high - low;
@@ -54,6 +55,24 @@ pub fn percentile(sorted: &[f64], percent: f64, rule: Rule) -> Option<f64> {
             Some(if part >= 0.5 { high - step * (1.0 - part) } else { low + step * part })
         }
     }
+}
+
+/// `n percent / 100`, from 0 to 100 percent: its whole part, and whether more is left. The percent is the decimal number that it is written as.
+fn share(n: usize, percent: f64) -> (usize, bool) {
+    let written = format!("{:e}", percent.abs());
+    let (mantissa, exponent) = written.split_once('e').unwrap_or((&written, "0"));
+    let (ones, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    // at most 17 digits and n below 2^64: below 10^37
+    let digits: u128 = format!("{ones}{part}").parse().unwrap_or(0);
+    let scale = exponent.parse::<i32>().unwrap_or(0) - 2 - i32::try_from(part.len()).unwrap_or(0);
+    let power = |of: i32| u32::try_from(of).ok().and_then(|of| 10_u128.checked_pow(of));
+    let product = n as u128 * digits;
+    if let Some(power) = power(scale) {
+        return (usize::try_from(product.saturating_mul(power)).unwrap_or(usize::MAX), false);
+    }
+    // a power beyond 10^38 is more than the product
+    let power = power(-scale).unwrap_or(u128::MAX);
+    (usize::try_from(product / power).unwrap_or(usize::MAX), !product.is_multiple_of(power))
 }
 
 #[cfg(test)]
@@ -86,7 +105,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn ranks_are_those_of_the_percent_as_it_is_written() {
+        let at = |n: u32, percent, rule| {
+            percentile(&(0..n).map(f64::from).collect::<Vec<_>>(), percent, rule).unwrap()
+        };
+        // counted from 0
+        for (n, percent, nearest, floor) in [
+            (41_000, 99.9, 40_958.0, 40_959.0),
+            (250, 64.4, 160.0, 161.0),
+            (375, 18.4, 68.0, 69.0),
+            (1000, 99.9, 998.0, 999.0),
+            (3, 1e-300, 0.0, 0.0),
+            (3, 5e-324, 0.0, 0.0),
+            (3, -0.0, 0.0, 0.0),
+            (3, 1e2, 2.0, 2.0),
+            (1_000_000, 1e-4, 0.0, 1.0),
+            (1_000_000, 99.999_999_999_999_99, 999_999.0, 999_999.0),
+        ] {
+            assert_eq!(at(n, percent, Rule::Nearest), nearest, "{n} {percent}");
+            assert_eq!(at(n, percent, Rule::FloorIndex), floor, "{n} {percent}");
+        }
+    }
+
     proptest! {
+        /// Of thousandths of a percent, in integers.
+        #[test]
+        fn a_share_in_integers(n in 0_usize..1_000_000_000, thousandths in 0_usize..=100_000) {
+            let product = n * thousandths;
+            let percent: f64 = format!("{}.{:03}", thousandths / 1000, thousandths % 1000).parse().unwrap();
+            prop_assert_eq!(share(n, percent), (product / 100_000, product % 100_000 > 0));
+        }
+
         /// By counting and in integers, without indices from floats.
         #[test]
         fn like_the_definitions(mut values in prop::collection::vec(-1e6..1e6f64, 1..60), percent in 0u64..=100) {

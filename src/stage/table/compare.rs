@@ -3,6 +3,7 @@
 mod difference;
 mod params;
 mod rules;
+mod sample;
 mod summary;
 mod verdict;
 mod welch;
@@ -29,7 +30,7 @@ impl Stage for Compare {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -39,8 +40,8 @@ impl Stage for Compare {
                 Keys are compared as text and must be unique in both tables (with 'spread': unique together with those columns);\n\
                 otherwise the stage refuses, naming keys, files and lines. Cells are compared as numbers where both are numbers,\n\
                 else as text. absolute = new - old, relative = (new - old) / |old|; both empty where a side is no finite number,\n\
-                relative also where old is 0. NaN equals NaN and differs from everything else. A change is beyond noise if it is no\n\
-                change of a number, or if |relative| is above 'threshold' (always where old is 0) and, with repeats, the ranges\n\
+                relative also where old is 0. NaN equals NaN and differs from everything else. Repeats that are no finite numbers\n\
+                decide nothing where both sides have the same; else it is a change. A change is beyond noise if it is no change of a number, or if |relative| is above 'threshold' (always where old is 0) and, with repeats, the ranges\n\
                 [min, max] of the two samples do not touch; then old and new are the means. With n repeats on each side, two equal\n\
                 sources give ranges apart by chance in 2 (n!)^2 / (2n)! of the comparisons: 10 % for 3, 0.8 % for 5. With 'noise':\n\
                 'welch' the interval d +- t s instead must not hold 0: d the difference of the means, s^2 = s1^2/n1 + s2^2/n2 with the\n\

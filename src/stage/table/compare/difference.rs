@@ -1,6 +1,7 @@
 //! Whether two values differ, by how much, and by more than noise. Unaware of tables.
 
 use super::params::Noise;
+use super::sample::{self, Cells, Sample};
 use super::welch;
 
 /// How an old and a new value differ.
@@ -77,110 +78,43 @@ impl Judge {
 
 /// Compares the cells of one key and column; several where the measurement was repeated.
 ///
-/// Numbers are compared as numbers (`1`, `1.0` and `1e0` are equal), everything else as text. NaN equals NaN; against anything
-/// else NaN, an infinity, an empty cell and text are changes without an amount. Repeats that are not all finite numbers are
-/// compared as sets of texts.
+/// Numbers are compared as numbers (`1`, `1.0` and `1e0` are equal), everything else as text; NaN equals NaN. Where both sides have the same
+/// cells that are no finite numbers (NaN, infinities, empty cells, texts), the numbers decide as if those were not there. Else it is a
+/// change without an amount, which always counts.
 pub(super) fn between(old: &[&str], new: &[&str], judge: &Judge) -> Option<Difference> {
-    if same_cells(old, new) {
-        return None;
-    }
-    let (Some(before), Some(after)) = (Sample::of(old), Sample::of(new)) else {
+    let (before, after) = (Cells::of(old), Cells::of(new));
+    if before.others != after.others || before.numbers.is_empty() != after.numbers.is_empty() {
         let (old, new) = (texts(old), texts(new));
         let (absolute, relative, interval) = (None, None, None);
         let (beyond_noise, rule) = (true, Rule::Threshold);
         return Some(Difference { old, new, absolute, relative, beyond_noise, rule, interval });
-    };
-    let absolute = after.mean - before.mean;
-    if absolute == 0.0 && (old.len() > 1 || new.len() > 1) {
+    }
+    if before.numbers.is_empty() {
         return None;
     }
-    let relative = (before.mean != 0.0).then(|| absolute / before.mean.abs());
-    let (apart, rule, interval) = judge.apart(&before, &after);
+    let (from, to) = (Sample::of(before.floats()), Sample::of(after.floats()));
+    let near = sample::near_one_another(&before, &after);
+    let (near_from, near_to) = near.as_ref().map_or((&from, &to), |(old, new)| (old, new));
+    let absolute = near_to.mean - near_from.mean;
+    if absolute == 0.0 {
+        return None;
+    }
+    let relative = (from.mean != 0.0).then(|| {
+        let size = from.mean.abs();
+        // two finite numbers can be further apart than the greatest one
+        if absolute.is_finite() { absolute / size } else { to.mean / size - from.mean / size }
+    });
+    let (apart, rule, interval) = judge.apart(near_from, near_to);
     let beyond_noise = apart && judge.above(relative);
     Some(Difference {
-        old: before.text(old),
-        new: after.text(new),
+        old: before.text(&from),
+        new: after.text(&to),
         absolute: Some(absolute),
         relative,
         beyond_noise,
         rule,
         interval,
     })
-}
-
-/// True if the cells say the same, whatever the order of repeats.
-fn same_cells(old: &[&str], new: &[&str]) -> bool {
-    if let ([a], [b]) = (old, new) {
-        return same(a, b);
-    }
-    let sorted = |cells: &[&str]| {
-        let mut cells: Vec<String> = cells.iter().map(|c| (*c).to_owned()).collect();
-        cells.sort_unstable();
-        cells
-    };
-    sorted(old) == sorted(new)
-}
-
-fn same(a: &str, b: &str) -> bool {
-    if a == b {
-        return true;
-    }
-    // Whole numbers beyond 2^53 differ although their nearest floats are equal.
-    if let (Ok(a), Ok(b)) = (a.trim().parse::<i128>(), b.trim().parse::<i128>()) {
-        return a == b;
-    }
-    match (number(a), number(b)) {
-        (Some(a), Some(b)) => a == b || (a.is_nan() && b.is_nan()),
-        _ => false,
-    }
-}
-
-pub(super) fn number(text: &str) -> Option<f64> {
-    text.trim().parse().ok()
-}
-
-/// The repeats of one measurement.
-struct Sample {
-    numbers: Vec<f64>,
-    mean: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Sample {
-    /// None unless all cells are finite numbers.
-    fn of(cells: &[&str]) -> Option<Self> {
-        let numbers: Vec<f64> =
-            cells.iter().map(|cell| number(cell).filter(|n| n.is_finite())).collect::<Option<_>>()?;
-        Some(Self {
-            mean: mean(&numbers),
-            min: numbers.iter().copied().fold(f64::INFINITY, f64::min),
-            max: numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            numbers,
-        })
-    }
-
-    /// The cell itself, or the mean of several.
-    fn text(&self, cells: &[&str]) -> String {
-        match cells {
-            [one] => (*one).to_owned(),
-            _ => self.mean.to_string(),
-        }
-    }
-}
-
-/// The mean; summed in order of size, so that the order of the rows cannot change the last digit.
-pub(super) fn mean(numbers: &[f64]) -> f64 {
-    match numbers {
-        [one] => *one,
-        many => sorted(many).iter().sum::<f64>() / many.len() as f64,
-    }
-}
-
-fn sorted(numbers: &[f64]) -> Vec<f64> {
-    let mut numbers = numbers.to_vec();
-    numbers.sort_unstable_by(f64::total_cmp);
-    numbers
 }
 
 /// The different texts, in order, separated by `;`.
@@ -210,7 +144,59 @@ mod tests {
         {
             assert_eq!(between(&[a], &[b], 0.0), None, "{a} {b}");
         }
-        assert!(between(&["9007199254740993"], &["9007199254740992"], 0.0).is_some());
+    }
+
+    #[test]
+    fn whole_numbers_are_exact_beyond_what_floats_hold() {
+        let (a, b) = ("9007199254740993", "9007199254740992");
+        let least = Some(1.0 / 9007199254740992.0);
+        assert_eq!(amounts(&[b], &[a], 0.0), Some((Some(1.0), least, true)));
+        assert_eq!(amounts(&[a], &[b], 0.0), Some((Some(-1.0), least.map(|r| -r), true)));
+        assert_eq!(amounts(&[b], &[a], 1e-9), Some((Some(1.0), least, false)));
+        assert_eq!(amounts(&[b, b], &[a, a], 0.0), Some((Some(1.0), least, true)));
+        assert_eq!(amounts(&[b, a], &[a, b], 0.0), None);
+        // beyond 64 bits, and further apart than 128
+        let (large, more) =
+            ("170141183460469231731687303715884105726", "170141183460469231731687303715884105727");
+        assert_eq!(amounts(&[large], &[more], 0.0).unwrap().0, Some(1.0));
+        assert_eq!(amounts(&[&format!("-{more}")], &[more], 0.0).unwrap().1, Some(2.0));
+    }
+
+    #[test]
+    fn means_of_huge_numbers_are_no_infinity() {
+        for noise in [Noise::Ranges, Noise::Welch] {
+            let judge = Judge { threshold: 0.1, noise, confidence: 0.95 };
+            let found = |old: &[&str], new: &[&str]| {
+                super::between(old, new, &judge).map(|d| (d.relative.unwrap(), d.beyond_noise))
+            };
+            let (relative, beyond) =
+                found(&["1e308", "1.1e308", "1e308"], &["1.5e308", "1.6e308", "1.5e308"]).unwrap();
+            assert!((relative - 0.483_870_967_741_935_5).abs() < 1e-12 && beyond, "{noise:?} {relative}");
+            let noisy = found(&["1e308", "1.6e308"], &["1.2e308", "1.7e308"]).unwrap();
+            assert!(!noisy.1, "{noise:?}");
+            assert_eq!(found(&["1e308"], &["-1e308"]), Some((-2.0, true)));
+            assert_eq!(found(&["1e308", "1e308"], &["1e308", "1e308", "1e308"]), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_on_both_sides_decides_nothing() {
+        for other in ["nan", "", "inf", "failed"] {
+            assert_eq!(between(&["1", other], &["1.0", other], 0.0), None, "{other}");
+            assert_eq!(between(&[other, "2", "1"], &["1", "2", other], 0.0), None, "{other}");
+            let small = between(&["100", "101", other], &["100.1", other, "101"], 0.5).unwrap();
+            assert_eq!((small.old.as_str(), small.new.as_str()), ("100.5", "100.55"));
+            assert!(!small.beyond_noise && small.relative.is_some(), "{other}");
+            let large = between(&["100", other], &["200", other], 0.5).unwrap();
+            assert_eq!((large.old.as_str(), large.relative, large.beyond_noise), ("100", Some(1.0), true));
+            // one more, and one that is another
+            for new in [&["1", "1"][..], &["1", other, other], &["1", "other"], &[other, other]] {
+                let gone = between(&["1", other], new, 9.0).unwrap();
+                assert_eq!((gone.absolute, gone.relative, gone.beyond_noise), (None, None, true), "{new:?}");
+            }
+        }
+        assert_eq!(between(&["NaN", "-inf", ""], &["", "nan", "-Infinity"], 0.0), None);
+        assert!(between(&["1", "inf"], &["1", "-inf"], 9.0).unwrap().beyond_noise);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use super::difference::{Difference, Judge, Rule, between, number};
+use super::difference::{Difference, Judge, Rule, between};
 use super::params::Better;
+use super::sample::{self, number};
 use super::summary::{SHOWN, percent, rest};
 use crate::api::StageError;
 use crate::stage::table::csv::{LineEnd, Record, Table, TableWriter};
@@ -270,7 +271,7 @@ fn line<'p>(
         [one] => (*one).to_owned(),
         many => {
             let numbers: Vec<f64> = many.iter().filter_map(|cell| number(cell)).collect();
-            super::difference::mean(&numbers).to_string()
+            sample::mean(&numbers).to_string()
         }
     };
     let (old, new, repeats) = (text(before), text(after), [before.len(), after.len()]);

@@ -13,22 +13,30 @@ pub(super) fn interval(old: &[f64], new: &[f64], confidence: f64) -> Option<(f64
     if old.len() < 2 || new.len() < 2 {
         return None;
     }
-    let ((old_mean, old_part), (new_mean, new_part)) = (spread(old), spread(new));
+    // a power of two changes no digit, and keeps squares from being too large or too small
+    let largest = old.iter().chain(new).fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    let unit = match largest {
+        x if x > 2_f64.powi(400) => 2_f64.powi(800),
+        x if x > 0.0 && x < 2_f64.powi(-400) => 2_f64.powi(-800),
+        _ => 1.0,
+    };
+    let scaled = |side: &[f64]| side.iter().map(|x| x / unit).collect::<Vec<f64>>();
+    let ((old_mean, old_part), (new_mean, new_part)) = (spread(&scaled(old)), spread(&scaled(new)));
     let (difference, square) = (new_mean - old_mean, old_part + new_part);
     if square == 0.0 {
-        return Some((difference, difference));
+        return Some((difference * unit, difference * unit));
     }
     // shares of the variance, so that no square is too large or too small
     let (a, b) = (old_part / square, new_part / square);
     let freedom = 1.0 / (a * a / (old.len() - 1) as f64 + b * b / (new.len() - 1) as f64);
     let half = student_quantile(confidence, freedom) * square.sqrt();
-    Some((difference - half, difference + half))
+    Some(((difference - half) * unit, (difference + half) * unit))
 }
 
 /// The mean, and the square of its standard error.
 fn spread(numbers: &[f64]) -> (f64, f64) {
     let n = numbers.len() as f64;
-    let mean = super::difference::mean(numbers);
+    let mean = super::sample::mean(numbers);
     let squares: f64 = numbers.iter().map(|x| (x - mean) * (x - mean)).sum();
     (mean, squares / (n - 1.0) / n)
 }
@@ -126,6 +134,17 @@ mod tests {
             let found = interval(old, new, confidence).unwrap();
             near(found.0, low, 1e-10);
             near(found.1, high, 1e-10);
+        }
+    }
+
+    #[test]
+    fn the_size_of_numbers_does_not_matter() {
+        let (old, new) = ([1.0, 1.1, 1.05], [1.5, 1.6, 1.55, 1.4]);
+        let (low, high) = interval(&old, &new, 0.95).unwrap();
+        for power in [1020, 401, 399, -399, -401, -1000] {
+            let size = 2_f64.powi(power);
+            let (old, new) = (old.map(|x| x * size), new.map(|x| x * size));
+            assert_eq!(interval(&old, &new, 0.95), Some((low * size, high * size)), "{power}");
         }
     }
 

@@ -66,14 +66,21 @@ impl Signature {
     /// Adds an output that every step declares.
     #[must_use]
     pub fn output(mut self, name: &'static str, doc: &'static str) -> Self {
-        self.outputs.push(OutputPort { name, optional: false, doc });
+        self.outputs.push(OutputPort { name, optional: false, dir: false, doc });
+        self
+    }
+
+    /// Adds an output that every step declares, as a directory: its path ends with a slash.
+    #[must_use]
+    pub fn output_dir(mut self, name: &'static str, doc: &'static str) -> Self {
+        self.outputs.push(OutputPort { name, optional: false, dir: true, doc });
         self
     }
 
     /// Adds an output that a step may leave out.
     #[must_use]
     pub fn optional_output(mut self, name: &'static str, doc: &'static str) -> Self {
-        self.outputs.push(OutputPort { name, optional: true, doc });
+        self.outputs.push(OutputPort { name, optional: true, dir: false, doc });
         self
     }
 
@@ -119,6 +126,8 @@ pub struct OutputPort {
     pub name: &'static str,
     /// The step may leave it out.
     pub optional: bool,
+    /// It has to be a directory. Otherwise it is what the step says.
+    pub dir: bool,
     /// One line.
     pub doc: &'static str,
 }

@@ -42,7 +42,7 @@ pub(super) fn link(
         let implicit = std::mem::take(&mut node.inputs);
         node.inputs = linked;
         node.inputs.extend(implicit);
-        linker.arity(&graph.nodes[ix], draft);
+        linker.ports(&graph.nodes[ix], draft);
     }
     for ix in 0..graph.nodes.len() {
         let made: BTreeSet<NodeIx> =
@@ -311,8 +311,8 @@ impl Linker<'_> {
         vec![Item::Source { path, inside: inside.into_iter().collect() }]
     }
 
-    /// A list given to an input that takes one file.
-    fn arity(&self, node: &Node, draft: &Draft) {
+    /// A list given to an input that takes one file, a file for an output that is a directory.
+    fn ports(&self, node: &Node, draft: &Draft) {
         let span_of =
             |name: &str| draft.inputs.iter().find(|i| i.name == name).and_then(|i| i.span).or(node.span);
         if let Some(stdin) = node.action.io().and_then(|io| io.stdin.as_ref())
@@ -346,6 +346,20 @@ impl Linker<'_> {
                         node.id
                     ),
                     "fix the gathered axes as in ${steps.ID[axis=value].OUTPUT}, or give this step the same axes",
+                );
+            }
+        }
+        for port in signature.outputs.iter().filter(|port| port.dir) {
+            let output = node.outputs.iter().find(|output| output.name == port.name);
+            // an append output that is none was refused already
+            if let Some(output) = output.filter(|output| !output.dir && !output.append) {
+                self.fault(
+                    output.span.or(node.span),
+                    format!(
+                        "output '{}' of {name} is a directory: {:?} in {}",
+                        port.name, output.path, node.id
+                    ),
+                    &format!("let the path end with a slash: \"{}/\"", output.path),
                 );
             }
         }

@@ -580,6 +580,45 @@ fn late_reference_in_matrix() {
 }
 
 #[test]
+fn file_for_an_output_of_a_stage_that_is_a_directory() {
+    check(
+        r#"{
+  "name": "x",
+  "params": {"out": "out/run"},
+  "steps": {
+    "a": {
+      "uses": "evalscope.export",
+      "inputs": {"requests": "r.sqlite", "summary": "s.json"},
+      "outputs": {"run": "${params.out}"}
+    },
+    "b": {"uses": "archive.version", "inputs": {"f": "r.csv"}, "outputs": {"versions": "out/versions"}},
+    "c": {"uses": "archive.version", "inputs": {"f": "r.csv"}, "outputs": {"versions": "out/v/"}}
+  }
+}"#,
+        expect![[r#"
+            exit 3
+            error: output 'run' of evalscope.export is a directory: "out/run" in a
+             --> flow.json:8:26
+              |
+            8 |       "outputs": {"run": "${params.out}"}
+              |                          ^^^^^^^^^^^^^^^
+              |
+              = help: let the path end with a slash: "out/run/"
+
+            error: output 'versions' of archive.version is a directory: "out/versions" in b
+              --> flow.json:10:88
+               |
+            10 |     "b": {"uses": "archive.version", "inputs": {"f": "r.csv"}, "outputs": {"versions": "out/versions"}},
+               |                                                                                        ^^^^^^^^^^^^^^
+               |
+               = help: let the path end with a slash: "out/versions/"
+
+            error: the workflow has 2 faults
+        "#]],
+    );
+}
+
+#[test]
 fn list_for_a_one_file_input_of_a_stage() {
     check(
         r#"{

@@ -130,7 +130,7 @@ impl Stage for Export {
         )
         .input("requests", "the output `requests` of llm.load")
         .input("summary", "the output `summary` of the same load")
-        .output("run", "directory: profile_export.jsonl, profile_export_aiperf.json")
+        .output_dir("run", "directory: profile_export.jsonl, profile_export_aiperf.json")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {

@@ -53,7 +53,7 @@ impl Stage for Export {
         .input("requests", "the output `requests` of llm.load")
         .optional_input("summary", "the output `summary` of the same load: what was allowed in flight")
         .optional_input("prompts", "what was asked, for the member `input` of the details")
-        .output("pod", "directory: <dataset>_details.jsonl, db_data/, <dataset>.csv, <dataset>.json, clock.json")
+        .output_dir("pod", "directory: <dataset>_details.jsonl, db_data/, <dataset>.csv, <dataset>.json, clock.json")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {

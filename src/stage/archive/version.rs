@@ -72,7 +72,7 @@ impl Stage for Version {
                 the canonical JSON of the rest of metadata.json, so it covers every byte in the directory.",
         )
         .input_list("*", "files or directories to keep; the input's name is their role")
-        .output("versions", "directory that gets the version")
+        .output_dir("versions", "directory that gets the version")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {

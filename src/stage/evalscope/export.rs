@@ -41,7 +41,7 @@ impl Stage for Export {
         )
         .input("requests", "the output `requests` of llm.load")
         .input("summary", "the output `summary` of the same load")
-        .output("run", "directory: benchmark_summary.json, benchmark_percentile.json, benchmark_args.json, benchmark_data.db")
+        .output_dir("run", "directory: benchmark_summary.json, benchmark_percentile.json, benchmark_args.json, benchmark_data.db")
     }
 
     fn check(&self, with: &Value) -> Result<(), ParamFault> {

@@ -30,6 +30,8 @@ pub(super) enum Depth {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Row<'r> {
     pub(super) success: bool,
+    /// Whether it was streamed; `None` where the database does not say (up to 1.9).
+    pub(super) stream: Option<bool>,
     /// GPU memory of the client's process in GiB, all devices together.
     pub(super) gpu: Option<f64>,
     pub(super) ttft: Option<f64>,
@@ -74,6 +76,11 @@ fn read(db: &Connection, depth: Depth, mut each: impl FnMut(&Row)) -> rusqlite::
         clock = !sqlite::has_column(db, "result", "inter_token_latencies")?;
         sql += ", prompt_tokens, completion_tokens, ";
         sql += if clock { "chunk_times" } else { "inter_token_latencies" };
+        sql += if db.column_exists(None, "result", "is_stream")? {
+            ", coalesce(is_stream, 0)"
+        } else {
+            ", NULL"
+        };
     }
     let mut select = db.prepare(&(sql + " FROM result"))?;
     let mut rows = select.query([])?;
@@ -88,6 +95,10 @@ fn read(db: &Connection, depth: Depth, mut each: impl FnMut(&Row)) -> rusqlite::
         }
         if depth >= Depth::Tokens {
             (found.input, found.output) = (row.get(5)?, row.get(6)?);
+            found.stream = match row.get_ref(8)? {
+                ValueRef::Integer(stream) => Some(stream != 0),
+                _ => None,
+            };
             found.tokens = match row.get_ref(7)? {
                 ValueRef::Text(text) if clock => Some(Tokens::Clock(text)),
                 ValueRef::Text(text) => Some(Tokens::Gaps(text)),

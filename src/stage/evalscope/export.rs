@@ -29,7 +29,7 @@ impl Stage for Export {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -37,7 +37,7 @@ impl Stage for Export {
             "Writes a run directory of `evalscope perf` 1.14 from a load by llm.load: summary, percentiles, args and database.\n\
                 \n\
                 Metrics and percentiles are those of the rule set evalscope-new, not rounded (the tool rounds to 2 or 4 decimals). response_messages, which the tool \
-                fills with a pickle, is empty, and so is the column of GPU memory; Decode (tok/s) is not written. evalscope.collect reads it back.",
+                fills with a pickle, is empty, and so is the column of GPU memory; a streamed answer of one token has a TPOT of 0 in the database and none in the percentiles, as in the tool; Decode (tok/s) is not written. evalscope.collect reads it back.",
         )
         .input("requests", "the output `requests` of llm.load")
         .input("summary", "the output `summary` of the same load")
@@ -64,14 +64,15 @@ impl Stage for Export {
         let found = summarize(&rows, &asked).map_err(StageError::new)?;
         write(dir, "benchmark_summary.json", &summary(&found, &load))?;
         let good: Vec<&Timing> = timings.iter().filter_map(|timing| timing.as_ref().ok()).collect();
-        write(dir, "benchmark_percentile.json", &percentiles(&good))?;
+        let stream = load["load"]["stream"] != false;
+        write(dir, "benchmark_percentile.json", &percentiles(&good, stream))?;
         let mut args = args(&load, rows.len());
         if let Some(reasons) = &spoiled {
             args["client_bound"] = json!(reasons);
         }
         write(dir, "benchmark_args.json", &args)?;
         let path = dir.join("benchmark_data.db");
-        store(&path, &rows, &timings, load["load"]["stream"] != false)
+        store(&path, &rows, &timings, stream)
             .map_err(|e| StageError::new(format!("output 'run': benchmark_data.db: {e}")))?;
         ctx.log(format!("{} requests, {} failed", rows.len(), rows.len() - good.len()));
         if let Some(reasons) = spoiled {
@@ -136,8 +137,8 @@ fn args(load: &Value, count: usize) -> Value {
     })
 }
 
-/// The rows `min`, `1%` to `99%`, `max`: each column by itself.
-fn percentiles(good: &[&Timing]) -> Value {
+/// The rows `min`, `1%` to `99%`, `max`: each column by itself. Of streams an answer without a time per token has none; of others it is 0.
+fn percentiles(good: &[&Timing], stream: bool) -> Value {
     let per_second =
         |tokens: Option<f64>, t: &Timing| tokens.filter(|_| t.e2el > 0.0).map(|tokens| tokens / t.e2el);
     let (input, output) = (|t: &Timing| t.input.map(|n| n as f64), |t: &Timing| t.output.map(|n| n as f64));
@@ -152,7 +153,7 @@ fn percentiles(good: &[&Timing]) -> Value {
         ("Latency (s)", of(&|t| Some(t.e2el))),
         ("TTFT (ms)", of(&|t| Some(t.ttft * 1e3))),
         ("ITL (ms)", gaps),
-        ("TPOT (ms)", of(&|t| t.tpot.map(|tpot| tpot * 1e3))),
+        ("TPOT (ms)", of(&|t| Some(t.tpot.unwrap_or(0.0) * 1e3).filter(|tpot| *tpot > 0.0 || !stream))),
         ("Input tokens", of(&input)),
         ("Output tokens", of(&output)),
         ("Output (tok/s)", of(&|t| per_second(output(t), t))),
@@ -211,4 +212,59 @@ fn write(dir: &Path, name: &str, value: &Value) -> Result<(), StageError> {
     let path = dir.join(name);
     let text = format!("{value:#}\n");
     std::fs::write(&path, text).map_err(|e| StageError::io("write", &path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::database::{Depth, scan};
+    use super::super::options::At;
+    use super::super::percentiles::columns;
+    use super::super::tally::Tally;
+    use super::*;
+
+    /// One answer of four has one token; the last event of each is at twice its time to the first.
+    fn rows() -> Vec<Row> {
+        let row = |id: u32| {
+            let (first, tokens) = (0.25 * f64::from(id), if id == 3 { 1 } else { id + 5 });
+            let events = if id == 3 {
+                json!([[first, 1, "content"], [first, null, "usage"]])
+            } else {
+                json!([[first, 1, "content"], [2.0 * first, tokens - 1, "content"]])
+            };
+            let row = json!({
+                "id": id, "send": 0.0, "events": events, "input_tokens": 7, "output_tokens": tokens, "success": true
+            });
+            serde_json::from_value(row).unwrap()
+        };
+        (1..=4).map(row).collect()
+    }
+
+    #[test]
+    fn the_database_has_the_percentiles_of_the_file() {
+        for stream in [true, false] {
+            let rows = rows();
+            let timings: Vec<_> = rows.iter().map(|row| Rules::EvalscopeNew.timing(row)).collect();
+            let good: Vec<&Timing> = timings.iter().map(|timing| timing.as_ref().unwrap()).collect();
+            let file = columns(&percentiles(&good, stream)).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("benchmark_data.db");
+            store(&path, &rows, &timings, stream).unwrap();
+            let mut tally = Tally::new(None, Some(At { rule: Rule::Nearest, at: PERCENTS.to_vec() }));
+            scan(&path, Depth::Tokens, |row| tally.add(row)).unwrap();
+            let found = tally.recomputed().unwrap().columns;
+            let mut compared = 0;
+            for (column, number) in file.iter().filter(|(column, _)| column.contains("p_")) {
+                let found: f64 = found[column].json().as_f64().unwrap();
+                let expected = number.as_f64();
+                assert!(
+                    (found - expected).abs() <= 1e-12 * expected.abs(),
+                    "{stream} {column} {found} {expected}"
+                );
+                compared += 1;
+            }
+            assert_eq!(compared, PERCENTS.len() * 8);
+            let least = file.iter().find(|(column, _)| column == "1p_tpot_").unwrap().1.as_f64();
+            assert_eq!(least > 0.0, stream, "an answer of one token has no time per token in a stream");
+        }
+    }
 }

@@ -37,7 +37,8 @@ impl Stage for Percentiles {
         Signature::new::<Params>(
             "Percentiles of the successful requests of evalscope runs, by one rule for all versions, which the column 'rule' names.\n\
                 \n\
-                Columns as in the raw table, in seconds, tokens and tokens per second, not rounded; itl_ is over all tokens of all requests.\n\
+                Columns as in the raw table, in seconds, tokens and tokens per second, not rounded; itl_ is over all tokens of all requests. Where the database says what\n\
+                was streamed, ttft_ and tpot_ are of streamed answers, if there are any, and tpot_ of those with more than one token.\n\
                 What no request has is empty. A run whose database cannot be read has empty cells. A list of token times that cannot be read is left out of itl_, and is a problem of\n\
                 the run.",
         )

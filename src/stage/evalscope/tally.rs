@@ -11,6 +11,10 @@ use super::record::{Recomputed, Requests};
 use crate::stage::metrics::slo::Slo;
 use crate::stage::table::percentile::percentile;
 
+/// Places in [`METRICS`].
+const TTFT: usize = 0;
+const TPOT: usize = 2;
+
 /// Mean, highest and lowest of the values so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Extent {
@@ -46,7 +50,17 @@ pub(super) struct Tally {
     conforming: u64,
     /// Requests whose list of token times is no list of numbers.
     unreadable: u64,
+    /// By metric. Of runs that say what was streamed TTFT and TPOT are in `streamed` or `whole` instead.
     values: [Vec<f64>; METRICS.len()],
+    streamed: Option<Answers>,
+    whole: Answers,
+}
+
+/// TTFT and TPOT of some requests.
+#[derive(Debug, Default)]
+struct Answers {
+    ttft: Vec<f64>,
+    tpot: Vec<f64>,
 }
 
 impl Tally {
@@ -87,9 +101,23 @@ impl Tally {
     fn sample(&mut self, row: &Row) {
         let per_second = |tokens: Option<f64>| Some(tokens? / row.latency.filter(|latency| *latency > 0.0)?);
         let both = row.input.zip(row.output).map(|(input, output)| input + output);
+        match row.stream {
+            // 0 stands for an answer of one token, which has no time per token
+            Some(true) => {
+                let streamed = self.streamed.get_or_insert_default();
+                streamed.ttft.extend(row.ttft);
+                streamed.tpot.extend(row.tpot.filter(|tpot| *tpot > 0.0));
+            }
+            Some(false) => {
+                self.whole.ttft.extend(row.ttft);
+                self.whole.tpot.extend(row.tpot);
+            }
+            None => {
+                self.values[TTFT].extend(row.ttft);
+                self.values[TPOT].extend(row.tpot);
+            }
+        }
         let single = [
-            (0, row.ttft),
-            (2, row.tpot),
             (3, row.latency),
             (4, row.input),
             (5, row.output),
@@ -134,6 +162,10 @@ impl Tally {
     /// The percentiles that were asked for; a metric without values is NaN.
     pub(super) fn recomputed(mut self) -> Option<Recomputed> {
         let at = self.at?;
+        // as evalscope does: those that were not streamed stand for the run only if none was
+        let Answers { ttft, tpot } = self.streamed.unwrap_or(self.whole);
+        self.values[TTFT].extend(ttft);
+        self.values[TPOT].extend(tpot);
         for values in &mut self.values {
             values.sort_unstable_by(f64::total_cmp);
         }
@@ -181,6 +213,28 @@ mod tests {
             assert_eq!(found.columns["99.9p_itl_"], Cell::Float(2.0));
             assert_eq!(found.columns.get("50p_latency_"), Some(&Cell::Null));
         }
+    }
+
+    #[test]
+    fn answers_of_one_token_have_no_tpot_and_whole_ones_no_ttft_beside_streamed_ones() {
+        let of = |rows: &[(Option<bool>, f64, f64)]| {
+            let mut tally = Tally::new(None, Some(at(Rule::Nearest)));
+            for (stream, ttft, tpot) in rows {
+                let (ttft, tpot) = (Some(*ttft), Some(*tpot));
+                tally.add(&Row { success: true, stream: *stream, ttft, tpot, ..Row::default() });
+            }
+            let found = tally.recomputed().unwrap();
+            ["0p_ttft_", "99.9p_ttft_", "0p_tpot_", "99.9p_tpot_"].map(|column| found.columns[column].clone())
+        };
+        let floats = |values: [f64; 4]| values.map(Cell::Float);
+        let (streamed, whole) = (Some(true), Some(false));
+        let rows = [(streamed, 1.0, 0.5), (streamed, 2.0, 0.0), (whole, 9.0, 0.0), (streamed, 1.5, 0.25)];
+        assert_eq!(of(&rows), floats([1.0, 2.0, 0.25, 0.5]));
+        assert_eq!(of(&[(whole, 9.0, 0.0), (whole, 8.0, 0.0)]), floats([8.0, 9.0, 0.0, 0.0]));
+        let none = [Cell::Float(1.0), Cell::Float(1.0), Cell::Null, Cell::Null];
+        assert_eq!(of(&[(streamed, 1.0, 0.0), (whole, 9.0, 0.0)]), none);
+        // versions that do not say count every 0
+        assert_eq!(of(&[(None, 1.0, 0.0), (None, 2.0, 0.5)]), floats([1.0, 2.0, 0.0, 0.5]));
     }
 
     #[test]

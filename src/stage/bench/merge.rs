@@ -82,7 +82,7 @@ impl Stage for Merge {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {

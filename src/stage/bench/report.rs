@@ -42,7 +42,7 @@ impl Stage for Report {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {

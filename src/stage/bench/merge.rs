@@ -12,7 +12,8 @@ use super::Pod;
 use super::overlap::{Span, overlap_ratio, shifts, together, union};
 use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 use crate::stage::metrics::row::{self, Kind, Row};
-use crate::stage::metrics::rules::Rules;
+use crate::stage::metrics::rules::{Rules, Timing};
+use crate::stage::metrics::summary::span;
 use crate::stage::table::jsonl::write_line;
 
 /// The stage.
@@ -93,8 +94,9 @@ impl Stage for Merge {
                 comparable only on one clock: pods of different hosts need a clock_offset each; a pod that begins more than 120 s (or the longest run,\n\
                 if that is longer) after the others ended is refused, as its clock probably counts from another moment. align: start lets all pods\n\
                 begin together. The report sets the sum of the pods' throughputs (requests per second, each over its own window) beside that of the union\n\
-                window, from the first send to the last end; they agree only if the pods overlap. overlap_ratio: the share of the union window in\n\
-                which all pods were at work.",
+                window, from the first send to the last end, of the successes or of all as the rule set has the duration of a run; they agree only if the\n\
+                pods overlap. overlap_ratio: the share of the union window in which all pods were at work. Pods of one host whose clock_offset differ by 5 s\n\
+                at most have one clock. A pod of which dropping leaves nothing counts neither there nor in max_concurrency.",
         )
         .input_list("requests", "raw rows of each pod, as metrics.compute takes them")
         .input_list("pods", "what is known of each pod, in the same order")
@@ -119,7 +121,8 @@ impl Stage for Merge {
         }
         if files.is_empty() {
             return Err(StageError::new("no pods: there is nothing to merge")
-                .hint("do the patterns of 'performances' match directories that hold *_details.jsonl?"));
+                .hint("do the patterns of 'performances' match directories that hold *_details.jsonl?")
+                .hint("a pattern of directories ends with '/', as performances/vllm-*/; without it, it matches files only"));
         }
         let pods = described.iter().map(read_pod).collect::<Result<Vec<Pod>, _>>()?;
         let mut rows = files.iter().map(row::read).collect::<Result<Vec<Vec<Row>>, _>>()?;
@@ -131,7 +134,7 @@ impl Stage for Merge {
             ))
             .hint("AISBench's own files tell times only: rules aisbench"));
         }
-        let duplicates = without_duplicates(&mut rows);
+        let duplicates = without_duplicates(&pods, &mut rows);
         if params.on_duplicate == OnDuplicate::Fail && !duplicates.is_empty() {
             return Err(refused(&duplicates));
         }
@@ -140,13 +143,17 @@ impl Stage for Merge {
             ctx.log(format!("{} has a clock.json, and {} has none: it is not used", with.name, without.name));
         }
         let shifts = match params.align {
-            Align::None => shifts(&pods).map_err(incomparable)?,
+            Align::None => {
+                let (shifts, lines) = shifts(&pods).map_err(incomparable)?;
+                lines.into_iter().for_each(|line| ctx.log(line));
+                shifts
+            }
             Align::Start => to_one_start(&rows),
         };
         for (rows, shift) in rows.iter_mut().zip(shifts) {
             rows.iter_mut().for_each(|row| moved(row, shift));
         }
-        let spans: Vec<Option<Span>> = rows.iter().map(|rows| span(rows, rules)).collect();
+        let spans: Vec<Option<Span>> = rows.iter().map(|rows| of_rows(rules, rows)).collect();
         if params.align == Align::None {
             together(&pods, &spans).map_err(incomparable)?;
         }
@@ -176,17 +183,16 @@ fn read_pod(file: &InputFile) -> Result<Pod, StageError> {
     file.read_json().map_err(|e| e.hint("expected an output 'pod' of aisbench.import"))
 }
 
-/// Takes out rows that are there already, and tells of them.
-fn without_duplicates(rows: &mut [Vec<Row>]) -> Vec<Duplicate> {
+/// Takes out rows that are there already, and tells of them. A row that does not name its pod is of the pod beside its file.
+fn without_duplicates(pods: &[Pod], rows: &mut [Vec<Row>]) -> Vec<Duplicate> {
     let mut seen: HashMap<(String, String), String> = HashMap::new();
     let mut duplicates = Vec::new();
-    for rows in rows {
+    for (of, rows) in pods.iter().zip(rows) {
         rows.retain(|row| {
             // what has no uuid cannot be told apart
-            let (Some(pod), Some(data_abbr), Some(uuid)) = (&row.pod, &row.data_abbr, &row.uuid) else {
-                return true;
-            };
-            let place = row.place.clone().unwrap_or_else(|| format!("id {}", row.id));
+            let (Some(data_abbr), Some(uuid)) = (&row.data_abbr, &row.uuid) else { return true };
+            let pod = row.pod.as_ref().unwrap_or(&of.name);
+            let place = row.place.clone().unwrap_or_else(|| format!("{}, id {}", of.dir, row.id));
             // a uuid is unique by itself: a copy of a pod has another name
             match seen.entry((data_abbr.clone(), uuid.clone())) {
                 Entry::Vacant(entry) => {
@@ -242,14 +248,10 @@ fn moved(row: &mut Row, shift: f64) {
     }
 }
 
-/// From the first send to the last end of the successes.
-fn span(rows: &[Row], rules: Rules) -> Option<Span> {
-    let spans: Vec<Span> = rows
-        .iter()
-        .filter_map(|row| rules.timing(row).ok())
-        .map(|timing| (timing.start, timing.end))
-        .collect();
-    union(&spans)
+/// When a pod was at work, as the rule set has the duration of a run.
+fn of_rows(rules: Rules, rows: &[Row]) -> Option<Span> {
+    let timings: Vec<Timing> = rows.iter().filter_map(|row| rules.timing(row).ok()).collect();
+    span(rules, &rows.iter().collect::<Vec<_>>(), &timings)
 }
 
 fn report(
@@ -291,16 +293,100 @@ fn report(
     names.retain(|_, pods| pods.len() > 1);
     let collisions: Vec<Value> =
         names.into_iter().map(|(name, pods)| json!({ "name": name, "pods": pods })).collect();
-    let limits = pods.iter().try_fold(0u64, |sum, pod| sum.checked_add(pod.max_concurrency?));
+    // a pod of which nothing is left, a copy, was not at work beside the others
+    let left = || pods.iter().zip(rows).zip(spans).filter(|((_, rows), _)| !rows.is_empty());
+    let limits = left().try_fold(0u64, |sum, ((pod, _), _)| sum.checked_add(pod.max_concurrency?));
+    let at_work: Vec<Option<Span>> = left().map(|(_, span)| *span).collect();
     json!({
         "rules": rules.name(),
         "units": "seconds; throughput: successful requests per second",
         "pods": described,
         "sum_of_pods": sum,
         "union": per_second(rows.iter().map(|rows| succeeded(rows)).sum(), union(&known)),
-        "overlap_ratio": overlap_ratio(&known),
+        "overlap_ratio": overlap_ratio(&at_work),
         "max_concurrency": limits,
         "duplicates": duplicates,
         "name_collisions": collisions,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::harness::Bench;
+
+    /// A request of one data set: sent at 0, text at half the time and at the end, failed if `error` is given.
+    fn line(uuid: &str, end: f64, error: Option<&str>) -> String {
+        let events = json!([[end / 2.0, 1, "content"], [end, 1, "content"]]);
+        let mut row = json!({
+            "id": uuid, "send": 0.0, "events": events, "input_tokens": 1, "output_tokens": 2, "success": true,
+            "data_abbr": "d", "uuid": uuid
+        });
+        if let Some(error) = error {
+            row["events"] = json!([]);
+            row["end"] = json!(end);
+            row["success"] = json!(false);
+            row["error"] = json!(error);
+        }
+        format!("{row}\n")
+    }
+
+    fn bench(with: Value, pods: &[(&str, &str)]) -> Bench<'static> {
+        pods.iter().fold(Bench::new(&Merge, with), |bench, (name, rows)| {
+            let pod = json!({
+                "name": name, "dir": format!("p/{name}"), "requests": 1, "failed": 0, "max_concurrency": 8, "host": null, "clock_offset": null,
+                "databases": [], "data_sets": {}
+            });
+            bench.file("requests", &format!("{name}.jsonl"), rows).file("pods", &format!("{name}.json"), pod.to_string())
+        })
+    }
+
+    fn report(with: Value, pods: &[(&str, &str)]) -> Value {
+        bench(with, pods).run(&["requests", "report"]).ok().json("report")
+    }
+
+    #[test]
+    fn a_copy_of_a_pod_adds_nothing() {
+        let rows = line("u", 1.0, None);
+        let found = report(json!({ "on_duplicate": "drop" }), &[("a", &rows), ("b", &rows)]);
+        assert_eq!((&found["max_concurrency"], &found["overlap_ratio"]), (&json!(8), &json!(1.0)));
+        assert_eq!(found["pods"][1]["requests"], 0);
+    }
+
+    #[test]
+    fn a_request_there_twice_is_found_though_its_rows_name_no_pod() {
+        let rows = line("u", 1.0, None);
+        let error =
+            bench(json!({}), &[("a", &rows), ("b", &rows)]).run(&["requests", "report"]).result.unwrap_err();
+        assert_eq!(
+            error.message,
+            "1 requests are there twice\np/a, id \"u\" and p/b, id \"u\": pod b, data set d, uuid u"
+        );
+    }
+
+    #[test]
+    fn the_time_of_a_run_is_that_of_its_rule_set() {
+        let rows = line("u", 1.0, None) + &line("v", 1.0, None) + &line("w", 10.0, Some("timeout"));
+        for (rules, expected) in
+            [("flow", 0.2), ("vllm", 0.2), ("evalscope-old", 0.2), ("evalscope-new", 2.0), ("aisbench", 2.0)]
+        {
+            let found = report(json!({ "rules": rules }), &[("a", &rows)]);
+            for name in ["sum_of_pods", "union"] {
+                assert_eq!(found[name], json!(expected), "{rules}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pod_that_only_failed_was_never_at_work_with_the_others() {
+        let (good, bad) = (line("u", 1.0, None), line("v", 1.0, Some("503")));
+        let found = report(json!({}), &[("a", &good), ("b", &bad)]);
+        assert_eq!((&found["overlap_ratio"], &found["max_concurrency"]), (&json!(0.0), &json!(16)));
+    }
+
+    #[test]
+    fn nothing_to_merge_says_how_directories_are_matched() {
+        let error = bench(json!({}), &[]).run(&["requests", "report"]).result.unwrap_err();
+        assert!(error.hints[1].starts_with("a pattern of directories ends with '/'"), "{:?}", error.hints);
+    }
 }

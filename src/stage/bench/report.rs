@@ -143,7 +143,8 @@ fn of_pods(ctx: &StageContext) -> Result<u64, StageError> {
     }
     let named = |is: fn(&Value) -> bool| -> String {
         let pods = report["pods"].as_array().into_iter().flatten();
-        let names = pods.filter(|pod| is(&pod["max_concurrency"])).filter_map(|pod| pod["name"].as_str());
+        let named = |pod: &&Value| pod["requests"] != 0 && is(&pod["max_concurrency"]);
+        let names = pods.filter(named).filter_map(|pod| pod["name"].as_str());
         names.collect::<Vec<_>>().join(", ")
     };
     let unknown = named(Value::is_null);

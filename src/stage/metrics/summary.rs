@@ -83,14 +83,7 @@ pub fn part(chosen: &[&Row], outside: usize, length: Option<f64>, asked: &Asked)
             Err(reason) => *failures.entry(reason).or_default() += 1,
         }
     }
-    let duration = match length {
-        Some(length) => Some(length),
-        None if rules.counts_failed_time() => {
-            let ends = chosen.iter().filter_map(|row| last(row)).chain(timings.iter().map(|t| t.end));
-            span(chosen.iter().filter_map(|row| row.send), ends)
-        }
-        None => span(timings.iter().map(|t| t.start), timings.iter().map(|t| t.end)),
-    };
+    let duration = length.or_else(|| span(rules, chosen, &timings).map(|(begin, end)| end - begin));
     let failed = chosen.len() - timings.len();
     let untokened = timings.iter().filter(|t| t.output.is_none() || t.input.is_none()).count();
     let mut metrics = Map::new();
@@ -122,8 +115,13 @@ fn last(row: &Row) -> Option<f64> {
     row.end.or(row.events.last().map(|event| event.0)).or(row.send)
 }
 
-fn span(starts: impl Iterator<Item = f64>, ends: impl Iterator<Item = f64>) -> Option<f64> {
-    Some(ends.max_by(f64::total_cmp)? - starts.min_by(f64::total_cmp)?)
+/// From when to when a run of these rows went on, seconds on their clock, as the rule set has it: failures included, or not. `timings`: of the
+/// successes among them. `None` if it never went on.
+pub fn span(rules: Rules, rows: &[&Row], timings: &[Timing]) -> Option<(f64, f64)> {
+    let all: &[&Row] = if rules.counts_failed_time() { rows } else { &[] };
+    let begins = all.iter().filter_map(|row| row.send).chain(timings.iter().map(|t| t.start));
+    let ends = all.iter().filter_map(|row| last(row)).chain(timings.iter().map(|t| t.end));
+    Some((begins.min_by(f64::total_cmp)?, ends.max_by(f64::total_cmp)?))
 }
 
 /// Each quantity with its values.

@@ -40,7 +40,7 @@ impl Stage for Export {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn signature(&self) -> Signature {

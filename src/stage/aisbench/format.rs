@@ -35,7 +35,7 @@ pub fn csv(numbers: &Stage, stage: &str) -> Result<Vec<u8>, StageError> {
         let mut cells = vec![quantity.name.to_owned(), stage.to_owned()];
         cells.extend(columns(spread).map(|(_, value)| match quantity.unit {
             Unit::Seconds => milliseconds(value),
-            Unit::Tokens => python_float(rounded(value)),
+            Unit::Tokens => shown(rounded(value)),
             Unit::Rate => rate(value, "token/s"),
         }));
         cells.push(quantity.n.to_string());
@@ -51,10 +51,7 @@ pub fn json(common: &Common, stage: &str) -> Result<Vec<u8>, StageError> {
         capped => capped.clone(),
     };
     let values = [
-        (
-            "Benchmark Duration",
-            json!(format!("{} ms", python_float(rounded(common.benchmark_duration_s * 1e3)))),
-        ),
+        ("Benchmark Duration", json!(format!("{} ms", shown(rounded(common.benchmark_duration_s * 1e3))))),
         ("Total Requests", json!(common.total)),
         ("Failed Requests", json!(common.failed)),
         ("Success Requests", json!(common.success)),
@@ -68,8 +65,13 @@ pub fn json(common: &Common, stage: &str) -> Result<Vec<u8>, StageError> {
         ("Output Token Throughput", json!(rate(common.output_token_throughput, "token/s"))),
         ("Total Token Throughput", json!(rate(common.total_token_throughput, "token/s"))),
     ];
-    let map: Map<String, Value> =
-        values.into_iter().map(|(name, value)| (name.to_owned(), json!({ stage: value }))).collect();
+    // the tool has it only if there were input tokens, and a row TTFT
+    let prefill = common.input_tokens > 0 && common.prefill_token_throughput_pooled.is_finite();
+    let map: Map<String, Value> = values
+        .into_iter()
+        .filter(|(name, _)| prefill || *name != "Prefill Token Throughput")
+        .map(|(name, value)| (name.to_owned(), json!({ stage: value })))
+        .collect();
     let mut out = Vec::new();
     let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     map.serialize(&mut serde_json::Serializer::with_formatter(&mut out, indent))
@@ -82,18 +84,57 @@ fn rounded(value: f64) -> f64 {
     format!("{value:.4}").parse().unwrap_or(value)
 }
 
+/// As Python's `str`.
+fn shown(value: f64) -> String {
+    if value.is_nan() { "nan".to_owned() } else { python_float(value) }
+}
+
 fn rate(value: f64, unit: &str) -> String {
-    format!("{} {unit}", python_float(rounded(value)))
+    format!("{} {unit}", shown(rounded(value)))
 }
 
 /// Seconds are rounded before they become ms: a grid of 0.1 ms.
 fn milliseconds(seconds: f64) -> String {
-    format!("{} ms", python_float(rounded(rounded(seconds) * 1e3)))
+    format!("{} ms", shown(rounded(rounded(seconds) * 1e3)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::aisbench::exact::Exact;
+    use crate::stage::metrics::row::Row;
+
+    /// Requests by send, time points after it, tokens of prompt and answer.
+    fn exact(requests: &[(f64, &[f64], u64, u64)]) -> Exact {
+        let rows = requests.iter().map(|(send, points, input, output)| {
+            let events: Vec<Value> = points.iter().map(|at| json!([at, null, "data"])).collect();
+            serde_json::from_value::<Row>(json!({
+                "id": 0, "send": send, "events": events, "input_tokens": input, "output_tokens": output, "success": true
+            }))
+            .unwrap()
+        });
+        Exact::of(&rows.collect::<Vec<_>>(), 1).unwrap()
+    }
+
+    #[test]
+    fn a_rate_of_no_tokens_in_no_time_is_nan_as_numpy_has_it() {
+        let csv = csv(&exact(&[(0.0, &[0.0], 1, 0), (0.0, &[0.5, 1.0], 1, 5)]).total, "total").unwrap();
+        let csv = String::from_utf8(csv).unwrap();
+        let row = csv.lines().find(|line| line.starts_with("OutputTokenThroughput")).unwrap();
+        assert_eq!(row, format!("OutputTokenThroughput,total{},2", ",nan token/s".repeat(7)));
+        assert!(csv.contains("E2EL,total,500.0 ms,0.0 ms,1000.0 ms"), "{csv}");
+    }
+
+    #[test]
+    fn the_rate_of_prefill_needs_tokens_and_times() {
+        let has = |requests: &[(f64, &[f64], u64, u64)]| {
+            let text = json(&exact(requests).total.common, "total").unwrap();
+            String::from_utf8(text).unwrap().contains("Prefill Token Throughput")
+        };
+        assert!(has(&[(0.0, &[0.5, 1.0], 1, 5)]));
+        assert!(!has(&[(0.0, &[0.5, 1.0], 0, 5)]), "no input tokens");
+        assert!(!has(&[(0.0, &[0.0, 1.0], 1, 5)]), "no row TTFT");
+    }
 
     #[test]
     fn numbers_are_rounded_before_and_after_they_become_milliseconds() {

@@ -30,11 +30,23 @@ pub fn sum(values: impl IntoIterator<Item = f64>) -> f64 {
 }
 
 impl Spread {
-    /// Of values without NaN; `None` of none. The order of the values is of no matter: sums are taken in ascending order.
+    /// `None` of none. The order of the values is of no matter: sums are taken in ascending order. Where one of them is NaN, so is everything but
+    /// `n`, as numpy has it.
     pub fn of(mut values: Vec<f64>, percents: &[f64], rule: Rule) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let n = values.len();
+        if values.iter().any(|value| value.is_nan()) {
+            let percentiles = percents.iter().map(|percent| (*percent, f64::NAN)).collect();
+            return Some(Self {
+                n,
+                mean: f64::NAN,
+                std: f64::NAN,
+                min: f64::NAN,
+                max: f64::NAN,
+                percentiles,
+            });
+        }
         let mean = values.iter().sum::<f64>() / n as f64;
         let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
         let at = |percent: &f64| Some((*percent, percentile(&values, *percent, rule)?));
@@ -68,6 +80,12 @@ mod tests {
         assert_eq!(spread.json()["p50"], json!(4.0));
         assert!(spread.json().get("p99.9").is_some());
         assert_eq!(Spread::of(Vec::new(), &[50.0], Rule::Linear), None);
+        // 0/0 has a sign that is the machine's
+        for nan in [f64::NAN, -f64::NAN] {
+            let found = Spread::of(vec![5.0, nan], &[50.0], Rule::Linear).unwrap().json();
+            let numbers = ["mean", "std", "min", "max", "p50"].map(|name| &found[name]);
+            assert_eq!((&found["n"], numbers), (&json!(2), [&Value::Null; 5]));
+        }
     }
 
     proptest! {

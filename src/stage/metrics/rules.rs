@@ -123,7 +123,12 @@ impl Rules {
     /// What it makes of a request; `Err` says why the request counts as failed.
     pub fn timing(self, row: &Row) -> Result<Timing, String> {
         let (true, Some(start)) = (row.success, row.send) else {
-            return Err(row.error.clone().unwrap_or_else(|| "failed".to_owned()));
+            return Err(match row.error.as_deref() {
+                None => "failed",
+                Some(error) if error.trim().is_empty() => "no reason given",
+                Some(error) => error,
+            }
+            .to_owned());
         };
         let in_stream = row.events.iter().any(|event| event.2 == Kind::Error);
         if in_stream && matches!(self, Self::Flow | Self::EvalscopeNew) {
@@ -263,6 +268,12 @@ mod tests {
         assert!(Rules::Vllm.timing(&broken).is_ok());
         let refused = Row { success: false, error: Some("503".to_owned()), ..row() };
         assert_eq!(fails(Rules::Flow, &refused), "503");
+        for (error, reason) in
+            [(None, "failed"), (Some(""), "no reason given"), (Some(" \n"), "no reason given")]
+        {
+            let refused = Row { error: error.map(str::to_owned), ..refused.clone() };
+            assert_eq!(fails(Rules::Aisbench, &refused), reason);
+        }
         let tokens = Row { output_tokens: None, ..row() };
         assert_eq!(Rules::Flow.timing(&tokens).unwrap().output, Some(6));
         assert_eq!(

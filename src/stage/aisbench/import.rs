@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::npy;
+use super::time_points::TimePoints;
 use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, check_params};
 use crate::stage::bench::Pod;
 use crate::stage::metrics::row::{Event, Kind, Row};
+use crate::stage::metrics::rules::Rules;
 use crate::stage::sqlite;
 use crate::stage::table::jsonl::{JsonLines, write_line};
 
@@ -50,17 +52,6 @@ struct Detail {
     db_name: Option<String>,
 }
 
-/// Where the times of a request are.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum TimePoints {
-    Reference {
-        #[serde(rename = "__db_ref__")]
-        id: i64,
-    },
-    Here(Vec<f64>),
-}
-
 /// The file `clock.json`: one moment on the clock of the time points and on the wall.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Clock {
@@ -78,7 +69,7 @@ impl Stage for Import {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -118,6 +109,8 @@ impl Stage for Import {
         let key = |row: &Row| (row.data_abbr.clone(), row.id.as_i64(), row.uuid.clone());
         rows.sort_by_cached_key(key);
         let clock = dir.clock()?;
+        let (max_concurrency, passed_over) = dir.max_concurrency()?;
+        passed_over.into_iter().for_each(|line| ctx.log(line));
         let mut data_sets = BTreeMap::new();
         for row in &rows {
             *data_sets.entry(row.data_abbr.clone().unwrap_or_default()).or_default() += 1;
@@ -126,8 +119,9 @@ impl Stage for Import {
             name: dir.name.clone(),
             dir: dir.shown.clone(),
             requests: rows.len(),
-            failed: rows.iter().filter(|row| !row.success).count(),
-            max_concurrency: dir.max_concurrency()?,
+            // as the tool counts: a success without a chunk is none
+            failed: rows.iter().filter(|row| Rules::Aisbench.timing(row).is_err()).count(),
+            max_concurrency,
             client_bound: clock.as_ref().and_then(|clock| clock.client_bound.clone()),
             host: clock.as_ref().map(|clock| clock.host.clone()),
             clock_offset: clock.map(|clock| clock.unix - clock.monotonic),
@@ -148,7 +142,7 @@ impl Stage for Import {
 fn row(detail: Detail, place: String, pod: &str, databases: &mut Databases) -> Result<Row, StageError> {
     let points = match &detail.time_points {
         TimePoints::Here(points) => points.as_slice(),
-        TimePoints::Reference { id } => {
+        TimePoints::Reference(id) => {
             let Some(database) = &detail.db_name else {
                 return Err(StageError::new(format!(
                     "{place}: 'time_points' refers to a database, and 'db_name' is missing"
@@ -157,10 +151,17 @@ fn row(detail: Detail, place: String, pod: &str, databases: &mut Databases) -> R
             databases.points(database, *id, &place)?
         }
     };
-    let late =
-        points.windows(2).any(|pair| pair[1] < pair[0]) || points.iter().any(|point| !point.is_finite());
-    if late {
-        return Err(StageError::new(format!("{place}: its time points do not ascend")));
+    if let Some(at) = points.iter().position(|point| !point.is_finite()) {
+        return Err(StageError::new(format!(
+            "{place}: its time point {at} (from 0) is no finite number: {}",
+            points[at]
+        )));
+    }
+    if let Some(at) = points.windows(2).position(|pair| pair[1] < pair[0]) {
+        return Err(StageError::new(format!(
+            "{place}: its time points do not ascend: number {} (from 0) lies before number {at}",
+            at + 1
+        )));
     }
     let failed = (!detail.success).then(|| detail.error_info.unwrap_or_default());
     Ok(Row {
@@ -235,16 +236,31 @@ impl Directory {
         file.read_json().map(Some)
     }
 
-    /// What the tool was allowed to have in flight: the greatest that its json files name.
-    fn max_concurrency(&self) -> Result<Option<u64>, StageError> {
-        let mut greatest = None;
+    /// What the tool was allowed to have in flight: the greatest that its json files name; and lines about files that cannot be read and are not
+    /// its own.
+    fn max_concurrency(&self) -> Result<(Option<u64>, Vec<String>), StageError> {
+        let (mut greatest, mut passed_over) = (None, Vec::new());
         for file in self.files(".json")?.iter().filter(|file| !file.name.ends_with(CLOCK)) {
-            let value: Value = file.read_json()?;
+            let value: Value = match file.read_json() {
+                Ok(value) => value,
+                Err(error) if self.is_of_tool(file) => return Err(error),
+                Err(error) => {
+                    passed_over.push(format!("passed over, as it is not the tool's: {}", error.message));
+                    continue;
+                }
+            };
             let stages = value["Max Concurrency"].as_object();
             let named = stages.into_iter().flat_map(|stages| stages.values()).filter_map(Value::as_u64);
             greatest = named.chain(greatest).max();
         }
-        Ok(greatest)
+        Ok((greatest, passed_over))
+    }
+
+    /// Whether a json file is one that the tool writes: called as a data set, or as the class of several, a table of the same name beside it.
+    fn is_of_tool(&self, json: &InputFile) -> bool {
+        let stem = json.file_name().trim_end_matches(".json");
+        let beside = |ending: &str| self.path.join(format!("{stem}{ending}")).exists();
+        stem.ends_with("dataset") || beside(DETAILS) || beside(".csv")
     }
 }
 
@@ -299,8 +315,85 @@ impl Databases<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
     use super::*;
-    use crate::stage::harness::Bench;
+    use crate::stage::harness::{Bench, Finished};
+
+    /// Imports a pod `m8` of these requests' time points, after `more` was done to it.
+    fn import(time_points: &[&str], more: impl Fn(&Path)) -> Finished {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = dir.path().join("m8");
+        fs::create_dir_all(pod.join("db_data")).unwrap();
+        let line = |(n, points): (usize, &&str)| {
+            format!(
+                "{{\"data_abbr\": \"d\", \"id\": {n}, \"success\": true, \"time_points\": {points}, \"uuid\": \"u{n}\", \"db_name\": \"x.db\"}}\n"
+            )
+        };
+        let details: String = time_points.iter().enumerate().map(line).collect();
+        fs::write(pod.join("d_details.jsonl"), details).unwrap();
+        more(&pod);
+        Bench::new(&Import, json!({})).path("pod", &pod).run(&["requests", "pod"])
+    }
+
+    #[test]
+    fn time_points_that_are_none_are_named_for_what_they_are() {
+        let message = |points: &str, more: &dyn Fn(&Path)| {
+            import(&["[1.0, 2.0]", points], more).result.unwrap_err().message
+        };
+        let none = |_: &Path| {};
+        let null = message("[1.0, null]", &none);
+        assert!(
+            null.starts_with(
+                "m8/d_details.jsonl:2: invalid type: null, expected a number in 'time_points': seconds"
+            ),
+            "{null}"
+        );
+        let stored = |pod: &Path| {
+            let db = rusqlite::Connection::open(pod.join("db_data/x.db")).unwrap();
+            db.execute_batch("CREATE TABLE numpy_store(id INTEGER PRIMARY KEY, arr_blob BLOB NOT NULL)")
+                .unwrap();
+            db.execute("INSERT INTO numpy_store VALUES (1, ?1)", [npy::bytes(&[1.0, f64::NAN])]).unwrap();
+        };
+        assert_eq!(
+            message("{\"__db_ref__\": 1}", &stored),
+            "m8/d_details.jsonl:2: its time point 1 (from 0) is no finite number: NaN"
+        );
+        assert_eq!(
+            message("[1.0, 3.0, 2.0]", &none),
+            "m8/d_details.jsonl:2: its time points do not ascend: number 2 (from 0) lies before number 1"
+        );
+    }
+
+    #[test]
+    fn a_success_without_a_chunk_counts_as_failed() {
+        let pod = import(&["[1.0, 2.0]", "[1.0]", "[]"], |_| {}).ok().json("pod");
+        assert_eq!((&pod["requests"], &pod["failed"]), (&json!(3), &json!(2)));
+    }
+
+    #[test]
+    fn only_the_tools_own_json_has_to_be_whole() {
+        let done = import(&["[1.0, 2.0]"], |pod| {
+            fs::write(pod.join("d.json"), r#"{"Max Concurrency": {"total": 4}}"#).unwrap();
+            fs::write(pod.join("notes.json"), "{").unwrap();
+        })
+        .ok();
+        assert_eq!(done.json("pod")["max_concurrency"], 4);
+        assert!(
+            done.log[0].starts_with("passed over, as it is not the tool's: m8/notes.json:1: "),
+            "{:?}",
+            done.log
+        );
+        for (json, table) in [("d.json", "d.csv"), ("syntheticdataset.json", "d.csv"), ("x.json", "x.csv")] {
+            let error = import(&["[1.0, 2.0]"], |pod| {
+                fs::write(pod.join(json), "{").unwrap();
+                fs::write(pod.join(table), "").unwrap();
+            });
+            assert!(error.result.unwrap_err().message.starts_with(&format!("m8/{json}:1: ")), "{json}");
+        }
+    }
 
     #[test]
     fn a_pod_has_a_name() {

@@ -1,6 +1,6 @@
 //! Results of AISBench: its files read, and written as the tool writes them. Unaware of merging.
 //!
-//! `import` reads a pod (`npy` its time points), `stable` finds the stable stage, `exact` computes what the tool shows, `format` writes it as the tool does.
+//! `import` reads a pod (`time_points` and `npy` its times), `stable` finds the stable stage, `exact` computes what the tool shows, `format` writes it as the tool does.
 
 pub mod exact;
 mod export;
@@ -8,6 +8,7 @@ pub mod format;
 mod import;
 mod npy;
 pub mod stable;
+mod time_points;
 
 use crate::api::Catalog;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Score, lcs, porter};
+use super::{Score, Unscored, lcs, porter};
 
 /// The scores there are, in the order they are told.
 pub(in super::super) const TYPES: [&str; 5] = ["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"];
@@ -31,16 +31,21 @@ impl Words {
 }
 
 /// `[precision, recall, F]` of each type that is asked for, in the order of `types`.
-pub(in super::super) fn score(target: &str, prediction: &str, stemmer: bool, types: &[&str]) -> Vec<Score> {
+pub(in super::super) fn score(
+    target: &str,
+    prediction: &str,
+    stemmer: bool,
+    types: &[&str],
+) -> Result<Vec<Score>, Unscored> {
     let mut words = Words { stemmer, ..Words::default() };
     let (wanted, given) = (words.of(target), words.of(prediction));
     types
         .iter()
         .map(|kind| match *kind {
-            "rouge1" => n_grams(&wanted, &given, 1),
-            "rouge2" => n_grams(&wanted, &given, 2),
-            "rouge3" => n_grams(&wanted, &given, 3),
-            "rougeL" => longest(&wanted, &given),
+            "rouge1" => Ok(n_grams(&wanted, &given, 1)),
+            "rouge2" => Ok(n_grams(&wanted, &given, 2)),
+            "rouge3" => Ok(n_grams(&wanted, &given, 3)),
+            "rougeL" => Ok(longest(&wanted, &given)),
             _ => by_lines(&mut words, target, prediction),
         })
         .collect()
@@ -76,14 +81,14 @@ fn longest(wanted: &[u32], given: &[u32]) -> Score {
 }
 
 /// The union of longest common subsequences, line by line; a token is hit no more often than either side has it.
-fn by_lines(words: &mut Words, target: &str, prediction: &str) -> Score {
+fn by_lines(words: &mut Words, target: &str, prediction: &str) -> Result<Score, Unscored> {
     let mut lines = |text: &str| -> Vec<Vec<u32>> {
         text.split('\n').filter(|line| !line.is_empty()).map(|line| words.of(line)).collect()
     };
     let (wanted, given) = (lines(target), lines(prediction));
     let size = |lines: &[Vec<u32>]| lines.iter().map(Vec::len).sum::<usize>();
     if size(&wanted) == 0 || size(&given) == 0 {
-        return [0.0; 3];
+        return Ok([0.0; 3]);
     }
     let counts = |lines: &[Vec<u32>]| {
         let mut counts: HashMap<u32, usize> = HashMap::new();
@@ -95,7 +100,7 @@ fn by_lines(words: &mut Words, target: &str, prediction: &str) -> Score {
     for line in &wanted {
         let mut union = vec![false; line.len()];
         for other in &given {
-            for place in lcs::Lengths::of(line, other).places(line, other, true) {
+            for place in lcs::places(line, other, true)? {
                 union[place] = true;
             }
         }
@@ -110,5 +115,5 @@ fn by_lines(words: &mut Words, target: &str, prediction: &str) -> Score {
             }
         }
     }
-    of(hits, size(&wanted), size(&given))
+    Ok(of(hits, size(&wanted), size(&given)))
 }

@@ -11,5 +11,20 @@ mod stage;
 
 pub(super) use stage::Rouge;
 
+/// Why a pair has no scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unscored {
+    /// The original raises this.
+    Raised(&'static str),
+    /// Two of its lines or sentences are too long for the union of longest common subsequences.
+    TooLong(lcs::TooLong),
+}
+
+impl From<lcs::TooLong> for Unscored {
+    fn from(too_long: lcs::TooLong) -> Self {
+        Self::TooLong(too_long)
+    }
+}
+
 /// Precision, recall and F of one score.
 pub(super) type Score = [f64; 3];

@@ -2,13 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Score, lcs};
+use super::{Score, Unscored, lcs};
 
 /// The scores there are, in the order they are told.
 pub(in super::super) const TYPES: [&str; 3] = ["rouge-1", "rouge-2", "rouge-l"];
-
-/// What the original raises, by the same words.
-pub(in super::super) type Raised = &'static str;
 
 /// Words as numbers: equal numbers are equal words.
 #[derive(Default)]
@@ -45,21 +42,21 @@ pub(in super::super) fn score(
     prediction: &str,
     exclusive: bool,
     types: &[&str],
-) -> Result<Vec<Score>, Raised> {
+) -> Result<Vec<Score>, Unscored> {
     let mut words = Words::default();
     let (given, wanted) = (words.sentences(prediction), words.sentences(target));
     if given.is_empty() {
-        return Err("ValueError: Hypothesis is empty.");
+        return Err(Unscored::Raised("ValueError: Hypothesis is empty."));
     }
     if wanted.is_empty() {
-        return Err("ValueError: Reference is empty.");
+        return Err(Unscored::Raised("ValueError: Reference is empty."));
     }
     let one = |kind: &&str| match *kind {
-        "rouge-1" => n_grams(&wanted, &given, 1, exclusive),
-        "rouge-2" => n_grams(&wanted, &given, 2, exclusive),
+        "rouge-1" => Ok(n_grams(&wanted, &given, 1, exclusive)),
+        "rouge-2" => Ok(n_grams(&wanted, &given, 2, exclusive)),
         _ => union_of_longest(&wanted, &given, exclusive),
     };
-    Ok(types.iter().map(one).collect())
+    types.iter().map(one).collect()
 }
 
 fn of(hits: usize, wanted: usize, given: usize) -> Score {
@@ -85,7 +82,7 @@ fn n_grams(wanted: &[Vec<u32>], given: &[Vec<u32>], n: usize, exclusive: bool) -
 }
 
 /// The union of longest common subsequences over all pairs of sentences.
-fn union_of_longest(wanted: &[Vec<u32>], given: &[Vec<u32>], exclusive: bool) -> Score {
+fn union_of_longest(wanted: &[Vec<u32>], given: &[Vec<u32>], exclusive: bool) -> Result<Score, Unscored> {
     let size = |sentences: &[Vec<u32>]| {
         let words = sentences.iter().flatten();
         if exclusive { words.collect::<HashSet<_>>().len() } else { words.count() }
@@ -94,10 +91,13 @@ fn union_of_longest(wanted: &[Vec<u32>], given: &[Vec<u32>], exclusive: bool) ->
     let mut all = 0;
     for sentence in wanted {
         for other in given {
-            let places = lcs::Lengths::of(sentence, other).places(sentence, other, false);
-            all += places.len();
-            once.extend(places.iter().map(|place| sentence[*place]));
+            if exclusive {
+                let places = lcs::places(sentence, other, false)?;
+                once.extend(places.iter().map(|place| sentence[*place]));
+            } else {
+                all += lcs::length(sentence, other) as usize;
+            }
         }
     }
-    of(if exclusive { once.len() } else { all }, size(wanted), size(given))
+    Ok(of(if exclusive { once.len() } else { all }, size(wanted), size(given)))
 }

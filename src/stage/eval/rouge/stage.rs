@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{google, pltrdy};
+use super::lcs::{MOST_CELLS, TooLong};
+use super::{Unscored, google, pltrdy};
 use crate::api::{Done, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 use crate::stage::table::jsonl::{self, JsonLines};
 
@@ -59,16 +60,31 @@ impl Params {
         }
     }
 
-    fn score(&self, pair: &Pair) -> Result<Vec<[f64; 3]>, &'static str> {
+    fn score(&self, pair: &Pair) -> Result<Vec<[f64; 3]>, Unscored> {
         let types = self.types();
         match self.variant {
             Variant::Google => {
-                Ok(google::score(&pair.target, &pair.prediction, self.stemmer.unwrap_or(false), &types))
+                google::score(&pair.target, &pair.prediction, self.stemmer.unwrap_or(false), &types)
             }
             Variant::Pltrdy => {
                 pltrdy::score(&pair.target, &pair.prediction, self.exclusive.unwrap_or(true), &types)
             }
         }
+    }
+}
+
+impl Params {
+    fn refused(&self, place: &str, too_long: TooLong) -> StageError {
+        let (kind, part) = match self.variant {
+            Variant::Google => ("rougeLsum", "line"),
+            Variant::Pltrdy => ("rouge-l", "sentence"),
+        };
+        let TooLong { left, right } = too_long;
+        StageError::new(format!(
+            "{place}: {kind}: a {part} of {left} words in the target and one of {right} in the prediction: {left} x {right} is more than \
+             {MOST_CELLS}, the most that one table holds"
+        ))
+        .hint(format!("was a {part} end lost? Or leave {kind} out: the parameter 'types' names the others"))
     }
 }
 
@@ -88,7 +104,8 @@ impl Stage for Rouge {
                 variant google: rouge-score 0.1.2 bit for bit (rouge1, rouge2, rouge3, rougeL, rougeLsum; lower-case ASCII words,\n\
                 so texts in other scripts have none and score 0). variant pltrdy: rouge 1.0.1 bit for bit (rouge-1, rouge-2, rouge-l;\n\
                 words as they are; an empty text is an error of its row, as the original raises there). F is on a scale of 0 to 1.\n\
-                Their numbers are not comparable with each other, nor with the Perl ROUGE-1.5.5.\n\
+                Their numbers are not comparable with each other, nor with the Perl ROUGE-1.5.5. rougeLsum and rouge-l refuse a line or sentence of so many\n\
+                words, beside one of the other text, that the product is more than 2^31.\n\
                 \n\
                 Means are sums of F in file order, divided by the number of rows without an error.",
         )
@@ -124,8 +141,24 @@ impl Stage for Rouge {
 
     fn run(&self, ctx: &mut StageContext) -> Result<Done, StageError> {
         let params: Params = ctx.params()?;
-        let pairs: Vec<Pair> = JsonLines::open(ctx.input("pairs")?)?.rest()?;
-        let scored: Vec<_> = pairs.par_iter().map(|pair| params.score(pair)).collect();
+        let file = ctx.input("pairs")?;
+        let mut read = JsonLines::open(file)?;
+        let (mut pairs, mut places): (Vec<Pair>, _) = (Vec::new(), Vec::new());
+        while let Some(pair) = read.value()? {
+            pairs.push(pair);
+            places.push(read.line());
+        }
+        let found: Vec<_> = pairs.par_iter().map(|pair| params.score(pair)).collect();
+        let mut scored = Vec::with_capacity(found.len());
+        for (found, line) in found.into_iter().zip(places) {
+            scored.push(match found {
+                Ok(scores) => Ok(scores),
+                Err(Unscored::Raised(raised)) => Err(raised),
+                Err(Unscored::TooLong(too_long)) => {
+                    return Err(params.refused(&format!("{}:{line}", file.name), too_long));
+                }
+            });
+        }
         let types = params.types();
         let mut sums = vec![0.0; types.len()];
         let mut errors = 0_u64;
@@ -225,6 +258,31 @@ mod tests {
             bench(json!({})).file("pairs", "p.jsonl", "{\"id\": 1, \"target\": \"a\"}\n").run(&["summary"]);
         let Err(error) = done.result else { panic!("a pair without a prediction was taken") };
         assert!(error.message.starts_with("p.jsonl:1: missing field `prediction`"), "{}", error.message);
+    }
+
+    #[test]
+    fn texts_too_long_for_the_union_are_refused_with_their_place() {
+        let long = "a ".repeat(60_000);
+        let lines = format!(
+            "{}\n\n{}\n",
+            json!({"id": 1, "target": "a b", "prediction": "a"}),
+            json!({"id": 2, "target": long, "prediction": long})
+        );
+        for (with, start) in [
+            (
+                json!({"types": ["rougeLsum"]}),
+                "p.jsonl:3: rougeLsum: a line of 60000 words in the target and one of 60000 in the prediction: ",
+            ),
+            (json!({"variant": "pltrdy"}), "p.jsonl:3: rouge-l: a sentence of 60000 words"),
+        ] {
+            let error = bench(with).file("pairs", "p.jsonl", &lines).run(&["summary"]).result.unwrap_err();
+            assert!(
+                error.message.starts_with(start) && error.message.contains("2147483648"),
+                "{}",
+                error.message
+            );
+        }
+        bench(json!({"types": ["rouge1"]})).file("pairs", "p.jsonl", &lines).run(&["summary"]).ok();
     }
 
     #[test]

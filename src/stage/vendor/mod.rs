@@ -1,6 +1,7 @@
 //! The vendor / engine evaluation on XSum: its data set, its configuration files, its result lines.
 
 mod config;
+mod quotes;
 mod report;
 mod xsum;
 

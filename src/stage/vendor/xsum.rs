@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
+use csv::{Position, StringRecord};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::quotes;
 use crate::api::{Done, InputFile, ParamFault, Signature, Stage, StageContext, StageError, parse_params};
 use crate::base::suggest;
 use crate::stage::table::jsonl;
@@ -49,7 +51,7 @@ impl Stage for Read {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -81,14 +83,36 @@ impl Stage for Read {
             None => of_task(ctx.files("task"))?,
         };
         let file = ctx.input("csv")?;
-        let opened = File::open(&file.path).map_err(|e| StageError::io("read", Path::new(&file.name), e))?;
+        let unreadable = |e| StageError::io("read", Path::new(&file.name), e);
+        let opened = File::open(&file.path).map_err(unreadable)?;
+        let length = opened.metadata().map_err(unreadable)?.len();
         let mut reader = ::csv::ReaderBuilder::new().buffer_capacity(1 << 16).from_reader(opened);
-        let failed = |e: &::csv::Error| {
-            let line = e.position().map_or(1, ::csv::Position::line);
-            StageError::new(format!("{}:{line}: {e}", file.name))
-                .hint("expected CSV in UTF-8, each row with as many cells as the header")
+        // a quote that is not closed takes the rest of the file into its row
+        let closed = |from: &Position, to: &Position| {
+            let opened = match to.byte() >= length {
+                true => quotes::unclosed(&file.path, from.byte(), from.line()).map_err(unreadable)?,
+                false => None,
+            };
+            opened.map_or(Ok(()), |line| {
+                Err(StageError::new(format!(
+                    "{}:{line}: a quote that opens in this line is not closed",
+                    file.name
+                ))
+                .hint("expected \" at the end of the cell; within a cell in quotes a quote is written twice"))
+            })
         };
-        let header = reader.headers().map_err(|e| failed(&e))?.clone();
+        let failed = |e: &::csv::Error, from: &Position, to: &Position| {
+            let error = StageError::new(format!("{}:{}: {e}", file.name, from.line()))
+                .hint("expected CSV in UTF-8, each row with as many cells as the header");
+            match to.line().saturating_sub(from.line()) {
+                0 | 1 => error,
+                lines => error.hint(format!("the row is {lines} lines long: is a quote in it not closed?")),
+            }
+        };
+        let begin = reader.position().clone();
+        let header = reader.headers().cloned();
+        closed(&begin, reader.position())?;
+        let header = header.map_err(|e| failed(&e, &begin, reader.position()))?;
         let names: Vec<&str> = header.iter().map(|name| name.trim_start_matches('\u{feff}')).collect();
         let once = |name: &str| match names.iter().filter(|column| **column == name).count() {
             0 | 1 => Ok(()),
@@ -106,7 +130,13 @@ impl Stage for Read {
                     file.name,
                     names.join(",")
                 ));
-                suggest::hint(name, names.iter().copied()).into_iter().fold(error, StageError::hint)
+                match names[..] {
+                    [only] if separator(only).is_some() => error.hint(format!(
+                        "the separator looks like {:?}: expected ','",
+                        separator(only).unwrap_or(',')
+                    )),
+                    _ => suggest::hint(name, names.iter().copied()).into_iter().fold(error, StageError::hint),
+                }
             })
         };
         let (document, summary) =
@@ -115,8 +145,14 @@ impl Stage for Read {
         let mut skipped: BTreeMap<&str, u64> = BTreeMap::new();
         let (mut rows, mut taken) = (0_u64, 0_u64);
         let mut lines = Vec::new();
-        for record in reader.records().take(task_nums as usize) {
-            let record = record.map_err(|e| failed(&e))?;
+        let mut record = StringRecord::new();
+        while rows < task_nums {
+            let begin = reader.position().clone();
+            let found = reader.read_record(&mut record);
+            closed(&begin, reader.position())?;
+            if !found.map_err(|e| failed(&e, &begin, reader.position()))? {
+                break;
+            }
             let id = id.map_or_else(|| json!(rows), |id| json!(&record[id]));
             rows += 1;
             let reason = [(document, "document"), (summary, "summary")]
@@ -138,6 +174,11 @@ impl Stage for Read {
         ctx.log(message);
         Ok(Done::Made)
     }
+}
+
+/// What separates the names of a header that has no commas.
+fn separator(header: &str) -> Option<char> {
+    [';', '\t', '|'].into_iter().find(|separator| header.contains(*separator))
 }
 
 /// The number of rows that the task's file names.
@@ -183,6 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn hints_fit_what_is_wrong() {
+        let hints = |csv: &str| {
+            let done = Bench::new(&Read, json!({"task_nums": 9})).file("csv", "x.csv", csv).run(&["rows"]);
+            done.result.unwrap_err().hints
+        };
+        assert_eq!(hints("id;dialogue;summary\n1;a;b\n"), ["the separator looks like ';': expected ','"]);
+        assert_eq!(hints("dialogue\tsummary\na\tb\n"), ["the separator looks like '\\t': expected ','"]);
+        assert_eq!(hints("dialog,summary\n"), ["did you mean 'dialog'?"]);
+        let mid = hints("dialogue,summary\na,b\n\"c,d\ne,\"f\ng,h\n");
+        assert_eq!(mid[1], "the row is 2 lines long: is a quote in it not closed?");
+    }
+
+    #[test]
     fn faults_have_their_place() {
         let error = |csv: &str| {
             let done = Bench::new(&Read, json!({"task_nums": 9})).file("csv", "x.csv", csv).run(&["rows"]);
@@ -198,6 +252,16 @@ mod tests {
             );
         }
         assert!(error("id,dialogue,summary,id\n").contains("column 'id' stands 2 times"));
+        let quote = "a quote that opens in this line is not closed";
+        for (csv, line) in [
+            ("dialogue,summary\na,b\n\"c,d\ne,f\n", 3),
+            // as many cells as the header
+            ("dialogue,summary\na,b\n\nc,\"d\ne,f\n", 4),
+            ("dialogue,summary\na,\"b", 2),
+            ("\u{feff}dialogue,\"summary\na,b\n", 1),
+        ] {
+            assert_eq!(error(csv), format!("x.csv:{line}: {quote}"), "{csv}");
+        }
         // of columns that nobody asks for it is of no matter
         let other = "dialogue,summary,,\na,b,,\n";
         Bench::new(&Read, json!({"task_nums": 9})).file("csv", "x.csv", other).run(&["rows"]).ok();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use yaml_rust2::{Yaml, YamlLoader};
 
+use super::yaml;
 use crate::api::{
     Done, InputFile, NoParams, ParamFault, Signature, Stage, StageContext, StageError, check_params,
 };
@@ -18,7 +18,7 @@ impl Stage for Config {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -26,7 +26,7 @@ impl Stage for Config {
             "Reads the configuration files of the original vendor evaluation.\n\
                 \n\
                 host.yaml: vendor (VENDOR, as the original's own file has it, too), engine, chip, nproc_per_node (gpu_nums in older files), data_path,\n\
-                model_path. Task file: task_nums, TFLOPS_FP16 (GPU_FP16 or GPU_FPxx in older files), GPU_NAME. Other members are listed, not used.\n\
+                model_path. Task file: task_nums, TFLOPS_FP16 (GPU_FP16 or GPU_FPxx in older files), GPU_NAME. Other members are listed (lists and mappings as JSON), not used.\n\
                 The result has gpus and peak_tflops, as eval.mfu takes them: the task file has to say the peak even where eval.mfu is given one.",
         )
         .input("host", "host.yaml")
@@ -51,13 +51,10 @@ impl Stage for Config {
             "task_nums": task.number(&["task_nums"], true).map_err(needed)?,
         });
         for name in ["data_path", "model_path"] {
-            config[name] = host.members.remove(name).unwrap_or(Value::Null);
+            config[name] = host.single(name)?;
         }
-        config["gpu_name"] = task.members.remove("GPU_NAME").unwrap_or(Value::Null);
-        let unused: Vec<String> = [host, task]
-            .iter()
-            .flat_map(|file| file.members.keys().map(|key| format!("{}: {key}", file.name)))
-            .collect();
+        config["gpu_name"] = task.single("GPU_NAME")?;
+        let unused: Vec<String> = [host, task].iter().flat_map(File::listed).collect();
         config["unused"] = json!(unused);
         ctx.write_json("task", &json!({ "task_nums": config["task_nums"] }))?;
         ctx.write_json("config", &config)?;
@@ -83,12 +80,27 @@ impl File {
         };
         let text = file.read_text()?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let documents = YamlLoader::load_from_str(text).map_err(|e| fault(&e))?;
-        let [Yaml::Hash(members)] = &documents[..] else { return Err(fault(&"no mapping")) };
-        let members = members.iter().map(|(key, value)| Some((key.as_str()?.to_owned(), plain(value)?)));
-        let members =
-            members.collect::<Option<_>>().ok_or_else(|| fault(&"a member that is no text or number"))?;
-        Ok(Self { name: file.name.clone(), members })
+        let members = yaml::members(text).map_err(|what| fault(&what))?;
+        Ok(Self { name: file.name.clone(), members: members.into_iter().collect() })
+    }
+
+    /// Members that are left, each with its file; lists and mappings as JSON.
+    fn listed(&self) -> Vec<String> {
+        let line = |(key, value): (&String, &Value)| match value {
+            Value::Array(_) | Value::Object(_) => format!("{}: {key}: {value}", self.name),
+            _ => format!("{}: {key}", self.name),
+        };
+        self.members.iter().map(line).collect()
+    }
+
+    /// Takes a member that may be missing: `null` then.
+    fn single(&mut self, name: &str) -> Result<Value, StageError> {
+        match self.members.remove(name) {
+            Some(value @ (Value::Array(_) | Value::Object(_))) => {
+                Err(StageError::new(format!("{}: '{name}': expected text, found {value}", self.name)))
+            }
+            found => Ok(found.unwrap_or(Value::Null)),
+        }
     }
 
     /// Takes the first of some members that is there, with its name. `expected` is what it would be.
@@ -128,18 +140,6 @@ impl File {
     }
 }
 
-/// Text, numbers and truth values as JSON; `None` of anything else.
-fn plain(value: &Yaml) -> Option<Value> {
-    match value {
-        Yaml::Real(_) => value.as_f64().map(Value::from),
-        Yaml::Integer(n) => Some(json!(n)),
-        Yaml::String(text) => Some(json!(text)),
-        Yaml::Boolean(is) => Some(json!(is)),
-        Yaml::Null => Some(Value::Null),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +164,15 @@ mod tests {
     }
 
     #[test]
+    fn members_that_nobody_uses_may_be_anything() {
+        let host = format!("{HOST}extra: [1, 2]\nmore: {{a: b}}\n");
+        assert_eq!(
+            bench(&host, TASK).run(&["config"]).ok().json("config")["unused"],
+            json!(["host.yaml: extra: [1,2]", "host.yaml: log_path", "host.yaml: more: {\"a\":\"b\"}"])
+        );
+    }
+
+    #[test]
     fn faults_name_file_and_member() {
         let error = |host: &str, task: &str| {
             let Err(error) = bench(host, task).run(&["config"]).result else { panic!("taken") };
@@ -178,6 +187,14 @@ mod tests {
                 .contains("'nproc_per_node': expected a whole number above 0")
         );
         assert!(error("- a\n", TASK).starts_with("host.yaml: "));
+        assert_eq!(
+            error(&HOST.replace("/d/x.csv", "[x]"), TASK),
+            "host.yaml: 'data_path': expected text, found [\"x\"]"
+        );
+        assert_eq!(
+            error(&format!("{HOST}other: !!int x\n"), TASK),
+            "host.yaml: 'other': no text, number, list or mapping"
+        );
         assert_eq!(
             error(HOST, "GPU_FP16: fast\ntask_nums: 1\n"),
             "a100.yaml: 'GPU_FP16': expected a number above 0, found \"fast\""

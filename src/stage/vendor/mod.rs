@@ -4,6 +4,7 @@ mod config;
 mod quotes;
 mod report;
 mod xsum;
+mod yaml;
 
 use crate::api::Catalog;
 

@@ -74,7 +74,7 @@ impl Stage for Mfu {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -136,13 +136,32 @@ impl Stage for Mfu {
             NAMES.iter().zip(values).map(|(name, value)| ((*name).to_owned(), number(value))).collect();
         let mut summary = json!({"tps": tps, "throughput": throughput, "time": duration, "mfu": mfu, "formula": FORMULA, "inputs": inputs});
         // what spoiled the measurement stays beside its numbers
-        if let Some(reasons) = measured.iter().find_map(|(_, values)| values.get("client_bound")) {
-            ctx.log(format!("client_bound: {}", reasons.as_str().unwrap_or_default()));
-            summary["client_bound"] = reasons.clone();
+        let reasons = spoiled(&measured);
+        if !reasons.is_empty() {
+            ctx.log(format!("client_bound: {}", reasons.join("; ")));
+            summary["client_bound"] = json!(reasons.join("; "));
         }
         ctx.write_json("summary", &summary)?;
         Ok(Done::Made)
     }
+}
+
+/// Why the client spoiled what was measured, each reason once. `null` and `false` say that it did not.
+fn spoiled(measured: &[(String, Value)]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for (_, values) in measured {
+        let reason = match &values["client_bound"] {
+            Value::Null | Value::Bool(false) => continue,
+            Value::Bool(true) => "no reason given".to_owned(),
+            Value::String(reason) if reason.trim().is_empty() => "no reason given".to_owned(),
+            Value::String(reason) => reason.clone(),
+            other => other.to_string(),
+        };
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+    reasons
 }
 
 /// What the files say of a parameter. All that have it have to agree.
@@ -204,6 +223,30 @@ mod tests {
             close(&summary["throughput"], 21.241251614991388);
             close(&summary["mfu"], 0.0362104302300752);
             assert_eq!(summary["inputs"], vector());
+        }
+    }
+
+    #[test]
+    fn what_spoiled_any_of_the_measurements_is_said_once() {
+        for (marks, expected) in [
+            (["null", "false"], None),
+            (["null", "\"lag\""], Some("lag")),
+            (["\"lag\"", "\"cpu\""], Some("lag; cpu")),
+            (["\"lag\"", "\"lag\""], Some("lag")),
+            (["true", "false"], Some("no reason given")),
+        ] {
+            let file = |mark: &str| format!("{{\"client_bound\": {mark}}}");
+            let done = Bench::new(&Mfu, vector())
+                .file("measured", "a.json", file(marks[0]))
+                .file("measured", "b.json", file(marks[1]))
+                .file("measured", "c.json", "{}")
+                .run(&["summary"])
+                .ok();
+            assert_eq!(
+                done.json("summary").get("client_bound").and_then(Value::as_str),
+                expected,
+                "{marks:?}"
+            );
         }
     }
 

@@ -1,6 +1,7 @@
 //! Whether the clocks of pods can be compared, and how much their runs overlap. Unaware of requests.
 
 use super::Pod;
+use crate::stage::metrics::recorded::DRIFT;
 
 /// A pod that begins so long after all others ended, seconds, was not measured together with them: the tasks of one run on one host follow
 /// each other more closely.
@@ -9,21 +10,19 @@ const APART: f64 = 120.0;
 /// Begin and end of what a pod did, seconds.
 pub(super) type Span = (f64, f64);
 
-/// Offsets of one host that differ by no more, seconds, are of one clock: that of the wall was corrected between two looks at it, that of the time
-/// points is the same.
-const ONE_CLOCK: f64 = 5.0;
-
 /// What to add to the times of each pod so that all are on the clock of the first one, and lines that say what is odd about it; `Err` says why it
 /// is not known.
 pub(super) fn shifts(pods: &[Pod]) -> Result<(Vec<f64>, Vec<String>), String> {
     let offsets: Option<Vec<(&Pod, f64)>> = pods.iter().map(|pod| Some((pod, pod.clock_offset?))).collect();
     if let Some(offsets) = offsets {
-        // the first look at each clock stands for it
+        // the first look at each clock stands for it: that of the wall may be corrected between two, that of the time points is the same
         let mut clocks: Vec<(&Pod, f64)> = Vec::new();
         let (mut shifts, mut lines) = (Vec::new(), Vec::new());
         for (pod, offset) in offsets {
             let of_host = |other: &Pod| pod.host.is_some() && other.host == pod.host;
-            let near = |(other, known): &&(&Pod, f64)| of_host(other) && (offset - known).abs() <= ONE_CLOCK;
+            let near = |(other, known): &&(&Pod, f64)| {
+                of_host(other) && (offset - known).abs() <= DRIFT as f64 / 1e9
+            };
             let same = clocks.iter().find(near).map(|(_, known)| *known);
             if same.is_none() {
                 if let Some((other, known)) = clocks.iter().find(|(other, _)| of_host(other)) {

@@ -45,7 +45,7 @@ impl Clock {
 }
 
 /// What two clocks of one host may have drifted apart, ns: more, and the host was started again or its clock was set.
-const DRIFT: i64 = 5_000_000_000;
+pub const DRIFT: i64 = 5_000_000_000;
 
 /// The clocks of loads whose times are taken together.
 #[derive(Debug, Default)]

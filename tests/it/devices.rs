@@ -207,20 +207,20 @@ fn a_device_of_another_run_is_waited_for() {
     let b = b.env("XDG_RUNTIME_DIR", runtime);
     let first = a.command(&["run", "flow.json"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
     wait_for("the first run", LONG, || a.has("at-work"));
+    let said = b.path("said");
     let second = b
         .command(&["run", "flow.json", "--progress", "plain"])
-        .stderr(std::process::Stdio::piped())
+        .stderr(std::fs::File::create(&said).unwrap())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    let pid = first.id();
+    let expected = format!("device 0 (GPU-aaa) is leased by the run of process {pid}: waiting for it");
+    wait_for("the second run", LONG, || b.read("said").contains(&expected));
     assert!(!b.has("at-work"), "two runs had one device");
     b.write("go", "");
     a.write("go", "");
-    let pid = first.id();
     Run::of(first.wait_with_output().unwrap()).ok();
-    let second = Run::of(second.wait_with_output().unwrap()).ok();
-    let expected = format!("device 0 (GPU-aaa) is leased by the run of process {pid}: waiting for it");
-    assert!(second.stderr.contains(&expected), "{}", second.stderr);
+    Run::of(second.wait_with_output().unwrap()).ok();
     // virtual ones are nobody else's
     a.run(&["--devices", "gpu:1", "--force"]).ok();
 }

@@ -39,16 +39,19 @@ pub(in super::super) fn score(
 ) -> Result<Vec<Score>, Unscored> {
     let mut words = Words { stemmer, ..Words::default() };
     let (wanted, given) = (words.of(target), words.of(prediction));
-    types
-        .iter()
-        .map(|kind| match *kind {
-            "rouge1" => Ok(n_grams(&wanted, &given, 1)),
-            "rouge2" => Ok(n_grams(&wanted, &given, 2)),
-            "rouge3" => Ok(n_grams(&wanted, &given, 3)),
-            "rougeL" => Ok(longest(&wanted, &given)),
-            _ => by_lines(&mut words, target, prediction),
-        })
-        .collect()
+    // first, as it may refuse
+    let sum = match types.contains(&"rougeLsum") {
+        true => by_lines(&mut words, target, prediction)?,
+        false => [0.0; 3],
+    };
+    let one = |kind: &&str| match *kind {
+        "rouge1" => n_grams(&wanted, &given, 1),
+        "rouge2" => n_grams(&wanted, &given, 2),
+        "rouge3" => n_grams(&wanted, &given, 3),
+        "rougeL" => longest(&wanted, &given),
+        _ => sum,
+    };
+    Ok(types.iter().map(one).collect())
 }
 
 fn of(hits: usize, wanted: usize, given: usize) -> Score {

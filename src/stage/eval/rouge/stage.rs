@@ -270,7 +270,7 @@ mod tests {
         );
         for (with, start) in [
             (
-                json!({"types": ["rougeLsum"]}),
+                json!({}),
                 "p.jsonl:3: rougeLsum: a line of 60000 words in the target and one of 60000 in the prediction: ",
             ),
             (json!({"variant": "pltrdy"}), "p.jsonl:3: rouge-l: a sentence of 60000 words"),

@@ -18,7 +18,7 @@ impl Stage for Load {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn signature(&self) -> Signature {

@@ -191,7 +191,7 @@ fn whatever_the_framing_the_text_is_the_same() {
 
 #[test]
 fn the_metrics_of_the_table_are_those_of_the_summary() {
-    let w = loaded(json!({ "ttft_ms": 5, "itl_ms": 1, "reasoning": 3 }), json!({}), 12);
+    let w = loaded(json!({ "ttft_ms": 5, "itl_ms": 10, "reasoning": 3 }), json!({}), 12);
     let mut workflow = w.json("flow.json");
     for rules in ["flow", "vllm", "aisbench", "evalscope-new"] {
         workflow["steps"][rules] = json!({

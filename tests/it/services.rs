@@ -196,11 +196,11 @@ fn one_that_dies_at_work_ends_its_dependents() {
     // its node would go on for ever, or notice nothing
     for work in [
         "touch at-work; sleep 1000",
-        "touch at-work; while [ ! -e dead ]; do sleep 0.01; done; echo x > ${outputs.o}",
+        "touch at-work; while kill -0 $(cat pid) 2> /dev/null; do sleep 0.01; done; echo x > ${outputs.o}",
     ] {
         let command = server("").replace("exec ", "");
         let run = format!(
-            "{command} & until [ -e at-work ]; do sleep 0.01; done; echo last words; kill -9 $!; touch dead; exit 7"
+            "echo $$ > pid; {command} & until [ -e at-work ]; do sleep 0.01; done; echo last words; kill -9 $!; exit 7"
         );
         let w = served(
             json!({"run": run, "ready": {"http": "/a"}}),

@@ -368,6 +368,35 @@ fn what_is_exported_for_aisbench_is_read_back_to_the_same_numbers() {
 }
 
 #[test]
+fn a_limit_per_token_needs_a_count_of_tokens() {
+    let w = loaded(json!({ "usage": "never", "ttft_ms": 1, "itl_ms": 1 }), json!({}), 8);
+    let mut workflow = w.json("flow.json");
+    workflow["steps"]["search"] = json!({
+        "uses": "llm.search", "inputs": { "prompts": "${steps.prompts.prompts}" },
+        "with": {
+            "over": "concurrency", "min": 1, "max": 4,
+            "load": { "endpoints": "${services.s.url}", "model": "sim", "requests": 8, "slo": { "tpot": 0.5 }, "on_client_bound": "mark" }
+        },
+        "outputs": { "result": "out/found.json" }
+    });
+    workflow["steps"]["sweep"] = json!({
+        "uses": "load.sweep", "inputs": { "summaries": "${steps.load.summary}", "requests": "${steps.load.requests}" },
+        "outputs": { "table": "out/sweep.csv" }
+    });
+    w.write("flow.json", workflow.to_string());
+    w.run(&[]).exits(1).failed(["search"]).says("at 1 it is not known which requests keep the limit of tpot");
+    let throughput = &w.json("out/s.json")["throughput"];
+    assert_eq!(
+        (&throughput["output_tokens"], &throughput["output_tokens_per_second"]),
+        (&json!(null), &json!(null))
+    );
+    let table = w.read("out/sweep.csv");
+    let column =
+        table.lines().next().unwrap().split(',').position(|name| name == "output_tokens_per_second").unwrap();
+    assert_eq!(table.lines().nth(1).unwrap().split(',').nth(column), Some(""));
+}
+
+#[test]
 fn the_capacity_of_a_server_is_found() {
     // 4 slots of 75 ms: 53 requests per second, 4 in flight without a queue
     let w = Workspace::with(json!({

@@ -117,7 +117,7 @@ impl Stage for Search {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -157,6 +157,13 @@ impl Stage for Search {
             let Measured { summary, checked, nothing } = found?;
             if let (Some(nothing), true) = (nothing, tried.is_empty()) {
                 return Err(nothing);
+            }
+            let unknown = summary["goodput"]["share"].is_null() && summary["counts"]["success"] != 0;
+            if unknown {
+                return Err(StageError::new(format!(
+                    "at {level} it is not known which requests keep the limit of tpot: the server does not say how many tokens it sent"
+                ))
+                .hint("ask for limits of ttft and e2el only, or let the server count (stream_options.include_usage)"));
             }
             let share = summary["goodput"]["share"].as_f64().unwrap_or(0.0);
             let passes = share >= params.share;

@@ -42,7 +42,8 @@ struct Level {
     rows: Vec<Row>,
     /// Of each repeat.
     requests_per_second: Vec<f64>,
-    tokens_per_second: Vec<f64>,
+    /// `None` where that of a repeat is not known.
+    tokens_per_second: Vec<Option<f64>>,
     client_bound: u64,
     rules: Rules,
 }
@@ -53,7 +54,7 @@ impl Stage for Sweep {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn signature(&self) -> Signature {
@@ -171,7 +172,7 @@ fn levels(summaries: &[InputFile], requests: &[InputFile]) -> Result<BTreeMap<Nu
         level.rows.extend(row::read_from(table, Origin::Schedule)?);
         let rate = |name: &str| found["throughput"][name].as_f64();
         level.requests_per_second.extend(rate("requests_per_second"));
-        level.tokens_per_second.extend(rate("output_tokens_per_second"));
+        level.tokens_per_second.push(rate("output_tokens_per_second"));
         level.client_bound += u64::from(found["self_check"]["client_bound"] == true);
     }
     Ok(levels)
@@ -200,10 +201,11 @@ fn line(at: f64, level: &Level, params: &Params) -> Result<Map<String, Value>, S
     let end = |values: &[f64], greatest: bool| {
         values.iter().copied().reduce(|a, b| if greatest { a.max(b) } else { a.min(b) })
     };
-    for (name, values) in [
-        ("requests_per_second", &level.requests_per_second),
-        ("output_tokens_per_second", &level.tokens_per_second),
-    ] {
+    // a mean of those that are known would be that of other repeats
+    let tokens: Vec<f64> = level.tokens_per_second.iter().copied().collect::<Option<_>>().unwrap_or_default();
+    for (name, values) in
+        [("requests_per_second", &level.requests_per_second), ("output_tokens_per_second", &tokens)]
+    {
         set(name, json!(mean(values)));
         set(&format!("{name}_min"), json!(end(values, false)));
         set(&format!("{name}_max"), json!(end(values, true)));

@@ -245,6 +245,25 @@ fn odd_files_and_names_in_a_tree_lose_no_run() {
 }
 
 #[test]
+fn samples_without_one_of_the_gpus_are_named() {
+    let w = Workspace::shipped();
+    add_run(&w, "c/20260101_000000/m", "m");
+    let lines = ["timestamp, index, memory.used [MiB]", "t, 0, 1024 MiB", "t, 1, 1024 MiB", "t, 0, 1024 MiB"];
+    let sampled = |more: &[&str]| {
+        w.write(
+            "mine/c/20260101_000000/m/gpu_samples.csv",
+            lines.iter().chain(more).map(|line| format!("{line}\n")).collect::<String>(),
+        );
+        run(&w, &w.path("mine"), &[]).ok();
+        (raw(&w)[0]["avg_gpu_memory"].clone(), problems_of(&w, "gpu_samples.csv"))
+    };
+    // sampling ended within the last one
+    assert_eq!(sampled(&[]), (json!(2.0), vec![]));
+    let named = json!({"dir": "c/20260101_000000/m", "file": "gpu_samples.csv", "reason": "incomplete_samples", "kept": true});
+    assert_eq!(sampled(&["t, 0, 1024 MiB", "t, 1, 1024 MiB"]), (json!(2.0), vec![named]));
+}
+
+#[test]
 fn goodput_of_runs_whose_time_is_not_known_is_not_known() {
     let w = Workspace::shipped();
     for (place, time) in [("c/20260101_000000/m", json!(10.0)), ("c/20260101_000001/m", json!(null))] {

@@ -235,12 +235,18 @@ fn collect(files: &Files, dir: &str, mut tally: Tally) -> Record {
     let gpu = match (of_rows, files.bytes(gpu_samples::FILE)) {
         (Some(found), _) => found,
         (None, None) => [0.0; 3],
-        (None, Some(bytes)) => gpu_samples::read(&bytes)
-            .unwrap_or_else(|_| {
+        (None, Some(bytes)) => match gpu_samples::read(&bytes) {
+            Ok(samples) => {
+                if samples.left_out > 0 {
+                    problem(gpu_samples::FILE, Reason::IncompleteSamples, true);
+                }
+                samples.memory.unwrap_or_default()
+            }
+            Err(_) => {
                 problem(gpu_samples::FILE, Reason::WrongType, true);
-                None
-            })
-            .unwrap_or_default(),
+                [0.0; 3]
+            }
+        },
     };
     let requests = values["requests"].as_f64();
     let good = fields::succeeded(&summary);

@@ -76,7 +76,7 @@ fn read(db: &Connection, depth: Depth, mut each: impl FnMut(&Row)) -> rusqlite::
         clock = !sqlite::has_column(db, "result", "inter_token_latencies")?;
         sql += ", prompt_tokens, completion_tokens, ";
         sql += if clock { "chunk_times" } else { "inter_token_latencies" };
-        sql += if db.column_exists(None, "result", "is_stream")? {
+        sql += if sqlite::has_column(db, "result", "is_stream")? {
             ", coalesce(is_stream, 0)"
         } else {
             ", NULL"

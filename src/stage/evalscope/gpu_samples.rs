@@ -14,9 +14,18 @@ pub(super) const FILE: &str = "gpu_samples.csv";
 /// MiB in a GiB, the unit of the tool's own column.
 const MIB: f64 = 1024.0;
 
-/// Mean, highest and lowest memory in use in GiB over all samples; `None` if there are none. With a column `index` the memory of all GPUs of
+/// What the samples come to.
+#[derive(Debug, PartialEq)]
+pub(super) struct Samples {
+    /// Mean, highest and lowest memory in use, GiB; `None` without samples.
+    pub(super) memory: Option<[f64; 3]>,
+    /// How many were left out for lack of a GPU, the last one apart: sampling may have ended within it.
+    pub(super) left_out: usize,
+}
+
+/// Memory in use over all samples. With a column `index` the memory of all GPUs of
 /// a sample is added up, as evalscope does; a sample begins where an index comes again, and one that lacks a GPU of the others is left out. Without it each line is a sample.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<[f64; 3]>, StageError> {
+pub(super) fn read(bytes: &[u8]) -> Result<Samples, StageError> {
     // the last line of a file that was cut has no end: its number may lack digits
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(bytes, |end| &bytes[..=end]);
     let table = Table::parse(FILE, whole)?;
@@ -53,9 +62,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<[f64; 3]>, StageError> {
         seen.push(gpu);
     }
     let mut extent = Extent::default();
-    let whole = samples.iter().filter(|(count, _)| *count == gpus.len());
-    whole.for_each(|(_, sum)| extent.add(sum / MIB));
-    Ok(extent.mean_high_low())
+    let mut left_out = 0;
+    for (place, (count, sum)) in samples.iter().enumerate() {
+        if *count == gpus.len() {
+            extent.add(sum / MIB);
+        } else if place + 1 < samples.len() {
+            left_out += 1;
+        }
+    }
+    Ok(Samples { memory: extent.mean_high_low(), left_out })
 }
 
 #[cfg(test)]
@@ -65,16 +80,17 @@ mod tests {
     #[test]
     fn one_gpu_several_and_none() {
         let one = b"timestamp, memory.used [MiB]\n2026/01/01 08:00:00.123, 1024 MiB\n2026/01/01 08:00:01.125, 3072 MiB\n";
-        assert_eq!(read(one).unwrap(), Some([2.0, 3.0, 1.0]));
+        let memory = |bytes: &[u8]| read(bytes).unwrap().memory;
+        assert_eq!(memory(one), Some([2.0, 3.0, 1.0]));
         let cut = [&one[..], b"2026/01/01 08:00:02.125, 2"].concat();
         assert_eq!(read(&cut).unwrap(), read(one).unwrap(), "its number may lack digits");
         let two = b"timestamp, index, memory.used [MiB]\nt, 0, 512 MiB\nt, 1, 1536 MiB\nt, 0, 1024 MiB\nt, 1, 3072 MiB\n";
-        assert_eq!(read(two).unwrap(), Some([3.0, 4.0, 2.0]));
+        assert_eq!(memory(two), Some([3.0, 4.0, 2.0]));
         let cut = [&two[..], b"t, 0, 1024 MiB\n"].concat();
         assert_eq!(read(&cut).unwrap(), read(two).unwrap(), "a sample without one of the GPUs");
         let lost = b"timestamp, index, memory.used [MiB]\nt, 0, 512 MiB\nt, 0, 512 MiB\nt, 1, 1536 MiB\n";
-        assert_eq!(read(lost).unwrap(), Some([2.0, 2.0, 2.0]));
-        assert_eq!(read(b"timestamp, memory.used [MiB]\n").unwrap(), None);
+        assert_eq!(read(lost).unwrap(), Samples { memory: Some([2.0, 2.0, 2.0]), left_out: 1 });
+        assert_eq!(memory(b"timestamp, memory.used [MiB]\n"), None);
     }
 
     #[test]

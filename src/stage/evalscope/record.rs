@@ -38,6 +38,8 @@ pub(super) enum Reason {
     UnreadableTokens,
     /// No request succeeded: not in the statistics.
     NoSuccess,
+    /// Samples of GPU memory that lack a GPU of the others: left out.
+    IncompleteSamples,
     /// flow wrote the run from a load that its client could not keep up with: the numbers say little of the server.
     ClientBound,
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::events::unpack;
 use super::row::{Event, Row};
+use crate::stage::sqlite;
 
 /// From where times count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -21,7 +22,7 @@ pub enum Origin {
 
 /// Whether a database holds attempts of `llm.load`.
 pub(super) fn is_measured(db: &Connection) -> rusqlite::Result<bool> {
-    db.column_exists(None, "requests", "send0_ns")
+    sqlite::has_column(db, "requests", "send0_ns")
 }
 
 /// The rows, in the order of their requests: the last attempt with the send of the first, or, where that had no connection, the moment when it
